@@ -1,0 +1,99 @@
+//! What can happen to the engine.
+
+use crate::config::Config;
+use core::net::Ipv6Addr;
+use core::net::Ipv4Addr;
+use gemcast_proto::id::{Epoch, Group, KeyId, NodeId};
+use crate::time::UnixMillis;
+
+/// Kernel interface index.
+pub type Ifindex = u32;
+
+/// One event, handed to [`crate::Engine::handle`] with the time it happened.
+pub enum Input<'a> {
+    /// A Babel interface is usable, or its addresses changed.
+    InterfaceUp(Interface),
+    /// A Babel interface is gone or down.
+    InterfaceDown(Ifindex),
+    /// A datagram arrived on the Babel port.
+    Packet(Packet<'a>),
+    /// The data plane is connected. `incarnation` names its map set: another one than before means that the maps were
+    /// made anew and that counters have no history.
+    DataPlaneUp {
+        /// Random number in the `SYNC` map.
+        incarnation: u64,
+        /// Keys found in the maps, for adoption after a restart of the control process.
+        keys: Vec<AdoptedKey>,
+    },
+    /// The connection to the data plane is lost; forwarding goes on there with the keys it has.
+    DataPlaneDown,
+    /// The data plane holds packets whose key it does not know (F02).
+    MissingKey {
+        /// The key.
+        key_id: KeyId,
+        /// The group the packets are for.
+        group: Group,
+        /// Their GAK epoch.
+        epoch: Epoch,
+    },
+    /// The data plane sealed this many packets with a key so far (for rekeying by packets).
+    Sealed {
+        /// The key.
+        key_id: KeyId,
+        /// Packets, all lanes together.
+        packets: u64,
+    },
+    /// The operator wants a new SEK for a group.
+    RotateSek(Group),
+    /// A new configuration, checked and complete.
+    Reconfigure(Box<Config>),
+}
+
+/// A Babel interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Interface {
+    /// Kernel index.
+    pub ifindex: Ifindex,
+    /// Kernel name.
+    pub name: String,
+    /// Our link-local address on it.
+    pub link_local: Ipv6Addr,
+    /// Our first IPv4 address, next hop of IPv4 routes.
+    pub ipv4: Option<Ipv4Addr>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Wired (2-out-of-3 link cost) or wireless (ETX), RFC 8966 appendix A.2.
+    pub wireless: bool,
+}
+
+/// A datagram received on the Babel port.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// Interface it came in by.
+    pub ifindex: Ifindex,
+    /// Sender; link-local, or a configured unicast peer.
+    pub source: Ipv6Addr,
+    /// Sender's UDP port.
+    pub source_port: u16,
+    /// Address it was sent to: `ff02::1:6` or ours.
+    pub destination: Ipv6Addr,
+    /// UDP payload: the whole Babel packet with its trailer.
+    pub payload: &'a [u8],
+}
+
+/// A key that a previous control process left in the maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AdoptedKey {
+    /// The key.
+    pub key_id: KeyId,
+    /// Node that made it.
+    pub origin: NodeId,
+    /// Group it is for.
+    pub group: Group,
+    /// GAK epoch it is bound to.
+    pub epoch: Epoch,
+    /// Whether it seals (ours) or opens.
+    pub seals: bool,
+    /// End of its validity.
+    pub not_after: UnixMillis,
+}

@@ -1,0 +1,119 @@
+//! What the engine wants done. Outputs are values; the owner carries them out in order.
+
+use crate::input::Ifindex;
+use crate::secret::Secret;
+use crate::time::UnixMillis;
+use core::net::Ipv6Addr;
+use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
+
+/// One effect.
+pub enum Output {
+    /// Send a Babel packet from our link-local address and the Babel port.
+    Transmit(Transmit),
+    /// Write a key into `SEKS`. A seal key stays unused until [`Output::Activate`].
+    InstallKey(InstallKey),
+    /// Seal a group with this (installed, own) key from now on, instead of any other.
+    Activate {
+        /// The group.
+        group: Group,
+        /// The key.
+        key_id: KeyId,
+    },
+    /// Wipe a key from `SEKS`.
+    RemoveKey(KeyId),
+    /// Write a gtag key into `GTAG`.
+    InstallGtag {
+        /// The group.
+        group: Group,
+        /// The GAK epoch.
+        epoch: Epoch,
+        /// SipHash key (RFC-free: K_gtag of the design), 16 bytes.
+        key: Secret<16>,
+    },
+    /// Remove a gtag key from `GTAG`.
+    RemoveGtag {
+        /// The group.
+        group: Group,
+        /// The GAK epoch.
+        epoch: Epoch,
+    },
+    /// Something an operator wants to know.
+    Event(Event),
+}
+
+/// A packet to send.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transmit {
+    /// Interface to send it by.
+    pub ifindex: Ifindex,
+    /// `None`: the Babel multicast group `ff02::1:6`; otherwise a neighbour's address.
+    pub unicast: Option<Ipv6Addr>,
+    /// The whole Babel packet with its trailer.
+    pub payload: Vec<u8>,
+}
+
+/// A key to install.
+pub struct InstallKey {
+    /// The key.
+    pub key_id: KeyId,
+    /// Node that made it.
+    pub origin: NodeId,
+    /// Group it is for.
+    pub group: Group,
+    /// GAK epoch it is bound to.
+    pub epoch: Epoch,
+    /// Its AEAD.
+    pub suite: Suite,
+    /// Whether it seals (ours) or opens.
+    pub seals: bool,
+    /// Traffic key, 32 bytes.
+    pub traffic_key: Secret<32>,
+    /// Nonce salt, 12 bytes.
+    pub salt: Secret<12>,
+    /// End of its validity.
+    pub not_after: UnixMillis,
+}
+
+/// Something an operator wants to know. Never holds a secret.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// First packet accepted from a neighbour.
+    NeighbourUp {
+        /// Interface.
+        ifindex: Ifindex,
+        /// Its link-local address.
+        address: Ipv6Addr,
+    },
+    /// A neighbour was not heard for too long.
+    NeighbourDown {
+        /// Interface.
+        ifindex: Ifindex,
+        /// Its link-local address.
+        address: Ipv6Addr,
+    },
+    /// A SEK of ours was made.
+    SekMade {
+        /// Group.
+        group: Group,
+        /// Key.
+        key_id: KeyId,
+    },
+    /// A SEK of another node was learnt and installed.
+    SekLearnt {
+        /// Origin.
+        origin: NodeId,
+        /// Group.
+        group: Group,
+        /// Key.
+        key_id: KeyId,
+    },
+    /// A packet or object was refused.
+    Refused {
+        /// Interface it came in by.
+        ifindex: Ifindex,
+        /// Sender.
+        source: Ipv6Addr,
+        /// What was wrong with it.
+        what: String,
+    },
+}

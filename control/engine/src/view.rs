@@ -1,0 +1,183 @@
+//! Read-only pictures of the engine's state for the operator's API: plain values, copied out, without secrets.
+
+use crate::input::Ifindex;
+use crate::time::{Instant, UnixMillis};
+use core::net::Ipv6Addr;
+use core::time::Duration;
+use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
+
+/// A gateway known from its NODE object; ourselves included.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeView {
+    /// Its id.
+    pub id: NodeId,
+    /// Name it gave itself.
+    pub name: String,
+    /// Whether this is the gateway asked.
+    pub is_self: bool,
+    /// Ed25519 public key.
+    pub signing_key: [u8; 32],
+    /// X25519 public key.
+    pub agreement_key: [u8; 32],
+    /// Version of its NODE object.
+    pub version: u64,
+    /// SEKs of it that are known and valid, whether or not this gateway may open them.
+    pub seks: u32,
+}
+
+/// A configured group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupView {
+    /// The group.
+    pub group: Group,
+    /// AEAD of our own SEKs; `None` when the group is relayed in the clear.
+    pub suite: Option<Suite>,
+    /// GAK epochs accepted, ascending; the last one is used to send.
+    pub epochs: Vec<Epoch>,
+    /// Whether packets from trusted interfaces are sent.
+    pub send: bool,
+    /// Whether packets from untrusted interfaces are delivered.
+    pub receive: bool,
+    /// Key that seals now.
+    pub active_key: Option<KeyId>,
+    /// Key announced to take over, and when.
+    pub next_key: Option<(KeyId, UnixMillis)>,
+    /// Distinct other gateways whose keys for this group are installed.
+    pub sources: u32,
+}
+
+/// Where a key stands in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyState {
+    /// Ours, announced, not yet sealing.
+    Announced,
+    /// Ours, sealing.
+    Active,
+    /// Ours, replaced, still valid for packets on their way.
+    Retiring,
+    /// Ours, found in the maps after a restart, sealing until its replacement takes over.
+    Adopted,
+    /// Another gateway's, installed: opens packets.
+    Opening,
+    /// Another gateway's, known and verified, but not for this gateway to open.
+    Relayed,
+}
+
+impl KeyState {
+    /// The word used in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Announced => "announced",
+            Self::Active => "active",
+            Self::Retiring => "retiring",
+            Self::Adopted => "adopted",
+            Self::Opening => "opening",
+            Self::Relayed => "relayed",
+        }
+    }
+}
+
+/// A SEK, own or learnt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyView {
+    /// The key.
+    pub key_id: KeyId,
+    /// Node that made it.
+    pub origin: NodeId,
+    /// Group it is for.
+    pub group: Group,
+    /// GAK epoch it is bound to.
+    pub epoch: Epoch,
+    /// Its AEAD; `None` when only its name is known (adopted from the maps).
+    pub suite: Option<Suite>,
+    /// Where it stands.
+    pub state: KeyState,
+    /// Start of its use.
+    pub not_before: UnixMillis,
+    /// End of its validity.
+    pub not_after: UnixMillis,
+    /// Packets sealed with it so far, for our own.
+    pub packets: u64,
+}
+
+/// How a neighbour's table of GEM objects compares to ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SyncState {
+    /// Nothing heard yet, or a neighbour that does not speak GEM.
+    Unknown,
+    /// Its last digest equals ours.
+    Equal,
+    /// Its last digest differs.
+    Differs {
+        /// Objects it said it has.
+        theirs: u32,
+        /// Objects waiting to be sent to it.
+        queued: u32,
+    },
+}
+
+/// A Babel neighbour.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NeighbourView {
+    /// Interface.
+    pub ifindex: Ifindex,
+    /// Interface name.
+    pub interface: String,
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Whether it proved freshness (RFC 8967 challenge) and is heard.
+    pub up: bool,
+    /// Multicast hello history, most recent in the highest bit (RFC 8966 appendix A.1).
+    pub hello_history: u16,
+    /// When the last accepted packet came in.
+    pub last_heard: Instant,
+    /// Cost of receiving from it, 65535 infinite.
+    pub rxcost: u16,
+    /// Cost it has receiving from us, 65535 infinite.
+    pub txcost: u16,
+    /// Link cost.
+    pub cost: u16,
+    /// Round-trip time, when measured (RFC 9616).
+    pub rtt: Option<Duration>,
+    /// Comparison of GEM tables.
+    pub sync: SyncState,
+}
+
+/// What the engine counted since it was made. Every refused packet or object is in exactly one of the `refused` ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Babel packets sent.
+    pub packets_sent: u64,
+    /// Bytes of Babel packets sent, without UDP and IP headers.
+    pub bytes_sent: u64,
+    /// Babel packets handed in.
+    pub packets_received: u64,
+    /// Refused: no Babel packet, or from an address or port that no Babel speaker uses.
+    pub refused_malformed: u64,
+    /// Refused: no MAC verifies under a key of ours.
+    pub refused_mac: u64,
+    /// Refused: replayed, or not yet proven fresh by a challenge.
+    pub refused_replay: u64,
+    /// TLVs refused for what is in them.
+    pub refused_tlv: u64,
+    /// GEM objects refused: signature, origin or content.
+    pub refused_object: u64,
+    /// GEM objects refused: over a quota.
+    pub refused_quota: u64,
+    /// Challenges sent.
+    pub challenges_sent: u64,
+    /// GEM objects accepted: new, or newer than before.
+    pub objects_accepted: u64,
+    /// GEM objects received that were known already.
+    pub objects_repeated: u64,
+    /// GEM objects sent, each transmission counted.
+    pub objects_sent: u64,
+    /// GEM objects that disagreed with one of the same version (an origin that contradicts itself).
+    pub conflicts: u64,
+    /// SEKs made.
+    pub seks_made: u64,
+    /// SEKs of others installed.
+    pub seks_installed: u64,
+    /// SEKs of others that did not unwrap under our group key.
+    pub unwrap_failed: u64,
+}
