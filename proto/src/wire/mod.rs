@@ -1,0 +1,5 @@
+//! Byte formats. Every codec here is total: any input yields a value or a named error, and nothing panics.
+
+pub mod classify;
+pub mod frame;
+pub mod siphash;

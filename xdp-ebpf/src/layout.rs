@@ -1,0 +1,184 @@
+//! Layouts of the maps that the XDP program reads or writes.
+
+use core::mem::{offset_of, size_of};
+use gemcast_proto::id::{Epoch, Group};
+use gemcast_proto::reason::Reason;
+
+/// Interfaces a data plane can serve; an interface's slot is below this.
+pub const MAX_INTERFACES: u32 = 32;
+/// Receive queues (and so workers) a data plane can serve.
+pub const MAX_QUEUES: u32 = 16;
+
+/// Index into `XSKS` of the socket for receive queue `queue` of interface slot `slot`.
+#[inline(always)]
+pub const fn xsk_index(slot: u32, queue: u32) -> u32 {
+    slot * MAX_QUEUES + queue
+}
+
+/// One counter of an interface in `STATS`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stat {
+    /// Frames that reached the program.
+    Received,
+    /// Frames redirected to a worker.
+    Redirected,
+    /// Frames passed or dropped for a reason.
+    Reason(Reason),
+}
+
+/// Counters per interface in `STATS`.
+pub const STATS_PER_INTERFACE: u32 = 2 + Reason::COUNT as u32;
+
+/// Index into `STATS` of counter `stat` of interface slot `slot`.
+#[inline(always)]
+pub const fn stat_index(slot: u32, stat: Stat) -> u32 {
+    slot * STATS_PER_INTERFACE
+        + match stat {
+            Stat::Received => 0,
+            Stat::Redirected => 1,
+            Stat::Reason(reason) => 2 + reason as u32,
+        }
+}
+
+/// Destination ports a flow can name.
+pub const MAX_PORTS: usize = 16;
+
+/// What to do with a group's packets: the value of `FLOWS` and `FLOW_PREFIXES`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct FlowRule {
+    /// Address of the configured group or prefix, 16 bytes.
+    pub group: [u8; 16],
+    /// Its prefix length, counted in 128 bits.
+    pub prefix_len: u8,
+    /// [`FlowRule::SEALED`] and the others.
+    pub flags: u8,
+    /// How many of `ports` are set; 0 means any port.
+    pub port_count: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Index into the workers' flow table.
+    pub flow: u32,
+    /// Destination ports, host order.
+    pub ports: [u16; MAX_PORTS],
+    /// Zero.
+    pub reserved2: [u8; 8],
+}
+
+impl FlowRule {
+    /// Sealed on untrusted interfaces; without it the group is relayed in the clear.
+    pub const SEALED: u8 = 1;
+    /// Packets from trusted interfaces are forwarded.
+    pub const SEND: u8 = 2;
+    /// Packets from untrusted interfaces are delivered.
+    pub const RECEIVE: u8 = 4;
+    /// Only sources listed in `SOURCES`.
+    pub const SOURCES: u8 = 8;
+
+    /// Whether all of `flags` are set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+
+    /// Whether the rule covers a destination port.
+    #[inline(always)]
+    pub fn covers_port(&self, port: u16) -> bool {
+        if self.port_count == 0 {
+            return true;
+        }
+        let mut found = false;
+        // A fixed trip count, so that the verifier needs no bound on port_count.
+        for (i, &candidate) in self.ports.iter().enumerate() {
+            found |= i < self.port_count as usize && candidate == port;
+        }
+        found
+    }
+}
+
+/// Key of `SOURCES`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct SourceKey {
+    /// [`FlowRule::flow`].
+    pub flow: u32,
+    /// Source address, 16 bytes, IPv4-mapped for IPv4.
+    pub source: [u8; 16],
+}
+
+/// Key of `GTAG`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct GtagKey {
+    /// Address of the configured group or prefix, 16 bytes.
+    pub group: [u8; 16],
+    /// Its prefix length, counted in 128 bits.
+    pub prefix_len: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// GAK epoch, host order.
+    pub epoch: u16,
+}
+
+impl GtagKey {
+    /// The key of a group and epoch.
+    pub fn new(group: &Group, epoch: Epoch) -> Self {
+        Self { group: *group.mapped(), prefix_len: group.mapped_prefix_len(), reserved: 0, epoch: epoch.0 }
+    }
+}
+
+/// Value of `GTAG`: a SipHash-2-4 key, as its two little-endian halves.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct SipKey {
+    /// Bytes 0–7.
+    pub k0: u64,
+    /// Bytes 8–15.
+    pub k1: u64,
+}
+
+impl SipKey {
+    /// From 16 key bytes.
+    pub fn new(key: &[u8; 16]) -> Self {
+        let word = |i: usize| u64::from_le_bytes(core::array::from_fn(|j| key[i + j]));
+        Self { k0: word(0), k1: word(8) }
+    }
+}
+
+/// What the XDP program leaves for the worker in the first bytes of the room it made in front of a trusted frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Room {
+    /// [`Room::MAGIC`], native order.
+    pub magic: u32,
+    /// [`FlowRule::flow`], native order.
+    pub flow: u32,
+}
+
+impl Room {
+    /// Tells a frame with room from one that reached the worker any other way.
+    pub const MAGIC: u32 = 0x6765_6d31;
+}
+
+macro_rules! plain_data {
+    ($($type:ty),*) => {
+        $(
+            #[cfg(feature = "aya")]
+            // SAFETY: repr(C) of integers without padding (sizes asserted below); any bytes are a value.
+            #[allow(unsafe_code)]
+            unsafe impl aya::Pod for $type {}
+        )*
+    };
+}
+plain_data!(FlowRule, SourceKey, GtagKey, SipKey);
+
+const _: () = {
+    assert!(size_of::<FlowRule>() == 64);
+    assert!(offset_of!(FlowRule, flow) == 20);
+    assert!(offset_of!(FlowRule, ports) == 24);
+    assert!(size_of::<SourceKey>() == 20);
+    assert!(size_of::<GtagKey>() == 20);
+    assert!(offset_of!(GtagKey, epoch) == 18);
+    assert!(size_of::<SipKey>() == 16);
+    assert!(size_of::<Room>() == 8);
+};

@@ -1,0 +1,85 @@
+//! `SYNC`: one entry through which the processes see each other's versions, changes and life.
+
+use crate::view::{Mapped, Shared};
+use crate::{LAYOUT_VERSION, layout::MAX_QUEUES};
+use core::mem::{offset_of, size_of};
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::os::fd::AsFd;
+
+/// The single value of `SYNC`.
+#[repr(C)]
+pub struct SyncPage {
+    /// [`LAYOUT_VERSION`] of the maps; 0 until the data plane that made them has finished.
+    pub layout_version: AtomicU64,
+    /// Random number drawn when the maps were made: another value means another set of maps, without any history.
+    pub incarnation: AtomicU64,
+    /// Slots of `SEKS`, a power of two.
+    pub sek_slots: AtomicU64,
+    /// Blocks of `COUNTERS`.
+    pub counter_blocks: AtomicU64,
+    reserved: [AtomicU64; 4],
+    /// Counts changes to `SEKS`; bumped by control after each batch of writes. Alone on its cache line.
+    generation: AtomicU64,
+    reserved2: [AtomicU64; 7],
+    /// Control's last sign of life, milliseconds of CLOCK_BOOTTIME.
+    pub control_heartbeat_ms: AtomicU64,
+    reserved3: [AtomicU64; 7],
+    /// The workers' last signs of life, milliseconds of CLOCK_BOOTTIME; 0 for a worker that does not run.
+    pub worker_heartbeat_ms: [AtomicU64; MAX_QUEUES as usize],
+}
+
+// SAFETY: repr(C), atomics only.
+#[allow(unsafe_code)]
+unsafe impl Shared for SyncPage {}
+
+const _: () = {
+    assert!(size_of::<SyncPage>() == 320);
+    assert!(offset_of!(SyncPage, generation) == 64);
+    assert!(offset_of!(SyncPage, control_heartbeat_ms) == 128);
+};
+
+/// A mapped `SYNC`.
+pub struct Sync(Mapped<SyncPage>);
+
+impl Sync {
+    /// Maps `SYNC`.
+    pub fn new(map: impl AsFd) -> io::Result<Self> {
+        Mapped::new(map, 1).map(Self)
+    }
+
+    /// A private one, for tests and benchmarks.
+    pub fn anonymous() -> io::Result<Self> {
+        Mapped::anonymous(1).map(Self)
+    }
+
+    /// The page.
+    pub fn page(&self) -> &SyncPage {
+        &self.0[0]
+    }
+
+    /// Describes freshly made maps. The layout version goes last: until then nobody trusts the rest.
+    pub fn initialize(&self, incarnation: u64, sek_slots: u64, counter_blocks: u64) {
+        let page = self.page();
+        page.incarnation.store(incarnation, Ordering::Relaxed);
+        page.sek_slots.store(sek_slots, Ordering::Relaxed);
+        page.counter_blocks.store(counter_blocks, Ordering::Relaxed);
+        page.layout_version.store(u64::from(LAYOUT_VERSION), Ordering::Release);
+    }
+
+    /// Whether the maps are of this layout and complete.
+    pub fn is_current(&self) -> bool {
+        self.page().layout_version.load(Ordering::Acquire) == u64::from(LAYOUT_VERSION)
+    }
+
+    /// The number of changes to `SEKS` so far. What was written before a change is visible after this.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.page().generation.load(Ordering::Acquire)
+    }
+
+    /// Tells the workers that `SEKS` changed.
+    pub fn bump_generation(&self) {
+        self.page().generation.fetch_add(1, Ordering::Release);
+    }
+}
