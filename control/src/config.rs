@@ -1,0 +1,255 @@
+//! The configuration: a TOML file in, a checked [`Config`] out, or every error in it with its place and its fix.
+//!
+//! A `Config` that exists is complete and consistent, key files included. Relative paths of key files are taken from the
+//! directory of the configuration file.
+
+mod check;
+mod file;
+
+use crate::keyfile::Identity;
+use gemcast_engine::config as engine;
+use gemcast_engine::secret::Secret;
+use gemcast_proto::id::{Epoch, Group, Suite};
+use serde::Deserialize;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the configuration is unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/gemcast/gemcast.toml";
+/// Where sockets and maps are unless told otherwise.
+pub const DEFAULT_RUN_DIR: &str = "/run/gemcast";
+/// Name of the instance unless told otherwise.
+pub const DEFAULT_INSTANCE: &str = "default";
+/// Where state that outlives a restart is unless told otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/gemcast";
+/// Babel's UDP port (RFC 8966 §5).
+pub const DEFAULT_BABEL_PORT: u16 = 6696;
+/// The data port; the XDP program of this version knows no other.
+pub const DATA_PORT: u16 = 48623;
+
+/// A larger file is no configuration.
+const FILE_LEN_MAX: u64 = 4 << 20;
+
+/// Everything gemcastd is told.
+pub struct Config {
+    /// This gateway.
+    pub node: Node,
+    /// Bootstrap keys, the first one used to send.
+    pub bootstrap_keys: Vec<Secret<32>>,
+    /// UDP port of the Babel domain.
+    pub babel_port: u16,
+    /// Interfaces, each name once, in the order of the file.
+    pub interfaces: Vec<Interface>,
+    /// Groups, no two overlapping, in the order of the file.
+    pub groups: Vec<GroupRule>,
+    /// Interval of hellos on every Babel interface.
+    pub hello_interval: Duration,
+    /// Interval of periodic updates and digests.
+    pub update_interval: Duration,
+    /// Life of a source encryption key.
+    pub sek_lifetime: Duration,
+    /// Time between a key's announcement and its first use.
+    pub announce_lead: Duration,
+    /// Time a replaced key still opens.
+    pub overlap: Duration,
+}
+
+/// The gateway itself.
+pub struct Node {
+    /// Name shown to operators.
+    pub name: String,
+    /// Its private keys.
+    pub identity: Identity,
+    /// State that outlives a restart.
+    pub state_dir: PathBuf,
+    /// Sockets and maps, of every instance.
+    pub run_dir: PathBuf,
+    /// Name of this instance.
+    pub instance: String,
+}
+
+/// Which side of the gateway an interface is on.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Cleartext.
+    Trusted,
+    /// Ciphertext.
+    Untrusted,
+}
+
+impl Role {
+    /// The name used in configuration and output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted",
+            Self::Untrusted => "untrusted",
+        }
+    }
+}
+
+/// One interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Interface {
+    /// Kernel name.
+    pub name: String,
+    /// Its side.
+    pub role: Role,
+    /// Whether Babel is spoken on it.
+    pub babel: bool,
+}
+
+/// One group, or prefix of groups, and what happens to its packets.
+pub struct GroupRule {
+    /// The unit of protection.
+    pub group: Group,
+    /// UDP destination ports; empty: every port.
+    pub ports: Vec<u16>,
+    /// Sources (SSM), of the group's family; empty: any source.
+    pub sources: Vec<IpAddr>,
+    /// How its packets cross untrusted interfaces.
+    pub protection: Protection,
+    /// Whether packets from trusted interfaces are sent.
+    pub send: bool,
+    /// Whether packets from untrusted interfaces are delivered.
+    pub receive: bool,
+}
+
+/// How a group's packets cross untrusted interfaces.
+pub enum Protection {
+    /// Plain relay.
+    None,
+    /// Encrypted under the source gateway's key.
+    Sealed {
+        /// AEAD of the keys this gateway makes.
+        suite: Suite,
+        /// Group authorization keys in ascending order of epoch; at least one.
+        gaks: Vec<(Epoch, Secret<32>)>,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file and the key files it names.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let text = read(path).map_err(|message| ConfigErrors(vec![ConfigError::whole(path, message)]))?;
+        Self::parse(path, &text)
+    }
+
+    /// Checks the text of a file, and the key files it names.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigErrors> {
+        let source = check::Source { path, text };
+        let file = toml::from_str(text).map_err(|error| ConfigErrors(vec![source.syntax(&error)]))?;
+        check::check(&source, file)
+    }
+
+    /// Directory of this instance's sockets and maps.
+    pub fn instance_dir(&self) -> PathBuf {
+        self.node.run_dir.join(&self.node.instance)
+    }
+
+    /// The configured interface of a name.
+    pub fn interface(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.name == name)
+    }
+
+    /// The part the engine wants. It owns its secrets, so they are duplicated here.
+    pub fn engine(&self) -> engine::Config {
+        engine::Config {
+            node: engine::Node {
+                name: self.node.name.clone(),
+                signing_seed: self.node.identity.signing_seed.duplicate(),
+                agreement_key: self.node.identity.agreement_key.duplicate(),
+            },
+            bootstrap_keys: self.bootstrap_keys.iter().map(Secret::duplicate).collect(),
+            groups: self.groups.iter().map(GroupRule::engine).collect(),
+            hello_interval: self.hello_interval,
+            update_interval: self.update_interval,
+            sek_lifetime: self.sek_lifetime,
+            announce_lead: self.announce_lead,
+            overlap: self.overlap,
+            babel: engine::Babel { port: self.babel_port },
+        }
+    }
+}
+
+impl GroupRule {
+    fn engine(&self) -> engine::GroupConfig {
+        engine::GroupConfig {
+            group: self.group,
+            protection: match &self.protection {
+                Protection::None => engine::Protection::None,
+                Protection::Sealed { suite, gaks } => engine::Protection::Sealed {
+                    suite: *suite,
+                    gaks: gaks.iter().map(|(epoch, gak)| (*epoch, gak.duplicate())).collect(),
+                },
+            },
+            send: self.send,
+            receive: self.receive,
+        }
+    }
+}
+
+/// Reads the file, or says why not.
+fn read(path: &Path) -> Result<String, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        let fix = if error.kind() == std::io::ErrorKind::NotFound { "; name the file with --config" } else { "" };
+        format!("cannot read the configuration: {error}{fix}")
+    })?;
+    if !metadata.is_file() {
+        return Err("not a regular file; expected a TOML configuration".into());
+    }
+    if metadata.len() > FILE_LEN_MAX {
+        return Err(format!("{} bytes long; expected a TOML configuration of at most 4 MiB", metadata.len()));
+    }
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot read the configuration: {error}"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        format!("not UTF-8 text (line {line}); expected a TOML configuration")
+    })
+}
+
+/// One thing wrong with a configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file.
+    pub path: String,
+    /// Line and column, from 1; `None` for the file as a whole.
+    pub place: Option<(usize, usize)>,
+    /// What is wrong, what was expected, how to fix it: one line.
+    pub message: String,
+}
+
+impl ConfigError {
+    fn whole(path: &Path, message: String) -> Self {
+        Self { path: path.display().to_string(), place: None, message }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.path, self.message),
+            None => write!(f, "{}: {}", self.path, self.message),
+        }
+    }
+}
+
+/// Everything wrong with a configuration, in the order of the file; never empty.
+#[derive(Debug)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

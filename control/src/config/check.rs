@@ -1,0 +1,411 @@
+//! From the file as written to a configuration that makes sense, collecting every error on the way.
+
+use super::file::{self, File, Parsed, Span};
+use super::{
+    Config, ConfigError, ConfigErrors, DATA_PORT, DEFAULT_BABEL_PORT, DEFAULT_INSTANCE, DEFAULT_RUN_DIR,
+    DEFAULT_STATE_DIR, GroupRule, Interface, Node, Protection, Role,
+};
+use crate::keyfile::{self, KeyFileError};
+use gemcast_engine::secret::Secret;
+use gemcast_proto::id::{Epoch, Suite};
+use gemcast_xdp::layout::{MAX_INTERFACES, MAX_PORTS};
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::Spanned;
+
+/// IFNAMSIZ without the terminator.
+const INTERFACE_NAME_LEN: usize = 15;
+/// A NODE object has room for this many bytes of name.
+const NODE_NAME_LEN: usize = 63;
+/// `sun_path` without the terminator.
+const SOCKET_PATH_LEN: usize = 107;
+/// Babel's intervals are 16-bit centiseconds (RFC 8966 §4.6.5).
+const BABEL_INTERVAL: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(655_351);
+/// Longest life of a key: a sane bound on how long a stolen one is of use.
+const LIFETIME: Range<Duration> = Duration::from_secs(10)..Duration::from_secs(7 * 86_400 + 1);
+
+/// The text under check, for places in errors.
+pub(super) struct Source<'a> {
+    pub(super) path: &'a Path,
+    pub(super) text: &'a str,
+}
+
+impl Source<'_> {
+    /// An error at a place in the text.
+    fn at(&self, span: &Range<usize>, message: String) -> ConfigError {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+        ConfigError { path: self.path.display().to_string(), place: Some((line, column)), message }
+    }
+
+    /// The parser's error in our words.
+    pub(super) fn syntax(&self, error: &toml::de::Error) -> ConfigError {
+        let message = error.message().trim().replace('\n', ", ");
+        // A missing table has no place.
+        let span = error.span().unwrap_or(0..0);
+        let message = reword(&message, self.table(&span)).unwrap_or(message);
+        self.at(&span, message)
+    }
+
+    /// Header of the table around a place: `[node]`, `[[group]]`, or nothing.
+    fn table(&self, span: &Range<usize>) -> &str {
+        let end = self.text.get(..span.end).map_or(self.text.len(), str::len);
+        self.text[..end].lines().rev().map(str::trim).find(|line| line.starts_with('[')).map_or("", |line| {
+            let close = line.rfind(']').map_or(line.len(), |at| at + 1);
+            &line[..close]
+        })
+    }
+}
+
+/// serde says "unknown field `adress`, expected one of `address`, …": say it as an operator would, with a suggestion.
+fn reword(message: &str, table: &str) -> Option<String> {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let place = if table.is_empty() { String::new() } else { format!(" in {table}") };
+    if message.starts_with("unknown field") {
+        Some(format!("unknown key \"{}\"{place}{}", names.next()?, suggestion(message, names.collect())))
+    } else if message.starts_with("unknown variant") {
+        Some(format!("unknown value \"{}\"{place}{}", names.next()?, suggestion(message, names.collect())))
+    } else if message.starts_with("missing field") {
+        Some(format!("the key \"{}\" is missing{place}; add it", names.next()?))
+    } else {
+        None
+    }
+}
+
+/// "did you mean …", or everything possible.
+fn suggestion(message: &str, known: Vec<&str>) -> String {
+    let written = message.split('`').nth(1).unwrap_or_default();
+    let nearest = known.iter().map(|name| (distance(written, name), name)).min();
+    match nearest {
+        Some((distance, name)) if distance <= 1 + name.len() / 4 => format!("; did you mean \"{name}\"?"),
+        _ if known.is_empty() => "; remove it".into(),
+        _ => format!("; expected one of {}", known.join(", ")),
+    }
+}
+
+/// Edits (insert, delete, replace, swap of neighbours) from one word to another.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut edits = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                edits = edits.min(before_last[j - 2] + 1);
+            }
+            row.push(edits);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+/// Errors found so far, and where they are.
+struct Checker<'a> {
+    source: &'a Source<'a>,
+    errors: Vec<ConfigError>,
+}
+
+/// The whole check.
+pub(super) fn check(source: &Source<'_>, file: File) -> Result<Config, ConfigErrors> {
+    let mut checker = Checker { source, errors: Vec::new() };
+    let config = checker.config(file);
+    match config {
+        Some(config) if checker.errors.is_empty() => Ok(config),
+        _ => {
+            checker.errors.sort_by_key(|error| error.place);
+            Err(ConfigErrors(checker.errors))
+        }
+    }
+}
+
+impl Checker<'_> {
+    fn refuse(&mut self, span: &Range<usize>, message: impl Into<String>) {
+        self.errors.push(self.source.at(span, message.into()));
+    }
+
+    fn config(&mut self, file: File) -> Option<Config> {
+        let node = self.node(file.node);
+        let bootstrap_keys = self.bootstrap_keys(&file.domain.bootstrap_key);
+        let babel_port = match file.domain.babel_port {
+            Some(port) if *port.get_ref() == 0 => {
+                self.refuse(&port.span(), "babel_port is 0; expected a UDP port, Babel's own is 6696");
+                DEFAULT_BABEL_PORT
+            }
+            Some(port) => port.into_inner(),
+            None => DEFAULT_BABEL_PORT,
+        };
+        if let Some(port) = file.domain.port.filter(|port| *port.get_ref() != DATA_PORT) {
+            let message = format!("data port {} is not supported; this version knows only {DATA_PORT}", port.get_ref());
+            self.refuse(&port.span(), message);
+        }
+        let interfaces = self.interfaces(&file.interface);
+        let groups = self.groups(file.group);
+        self.roles(&interfaces, &groups);
+
+        let seconds = Duration::from_secs;
+        let hello_interval = self.span("hello_interval", file.resilience.hello_interval, seconds(1), &BABEL_INTERVAL);
+        let update = file.resilience.update_interval;
+        let update_interval = self.span("update_interval", update, seconds(10), &BABEL_INTERVAL);
+        let lifetime_at = file.keys.sek_lifetime.as_ref().map_or(0..0, Spanned::span);
+        let sek_lifetime = self.span("sek_lifetime", file.keys.sek_lifetime, seconds(3600), &LIFETIME);
+        let short = Duration::ZERO..LIFETIME.end;
+        let announce_lead = self.span("announce_lead", file.keys.announce_lead, seconds(30), &short);
+        let overlap = self.span("overlap", file.keys.overlap, seconds(10), &short);
+        if sek_lifetime < announce_lead + overlap {
+            let message = format!(
+                "sek_lifetime {sek_lifetime:?} is shorter than announce_lead {announce_lead:?} and overlap {overlap:?} \
+                 together; lengthen it, or shorten them"
+            );
+            self.refuse(&lifetime_at, message);
+        }
+        Some(Config {
+            node: node?,
+            bootstrap_keys,
+            babel_port,
+            interfaces,
+            groups,
+            hello_interval,
+            update_interval,
+            sek_lifetime,
+            announce_lead,
+            overlap,
+        })
+    }
+
+    fn node(&mut self, node: file::Node) -> Option<Node> {
+        let name = node.name.get_ref();
+        if name.is_empty() || name.len() > NODE_NAME_LEN {
+            let message = format!("node name of {} bytes; expected 1 to {NODE_NAME_LEN}", name.len());
+            self.refuse(&node.name.span(), message);
+        } else if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            self.refuse(&node.name.span(), "node name with white space or control characters; expected a plain word");
+        }
+        let run_dir = node.run_dir.unwrap_or_else(|| DEFAULT_RUN_DIR.into());
+        let instance = match node.instance {
+            Some(instance) => {
+                if let Err(expected) = check_instance(instance.get_ref()) {
+                    self.refuse(&instance.span(), format!("instance \"{}\": {expected}", instance.get_ref()));
+                } else if run_dir.join(instance.get_ref()).join("dataplane.sock").as_os_str().len() > SOCKET_PATH_LEN {
+                    let message =
+                        format!("run_dir and instance make socket paths over {SOCKET_PATH_LEN} bytes; shorten");
+                    self.refuse(&instance.span(), message);
+                }
+                instance.into_inner()
+            }
+            None => DEFAULT_INSTANCE.to_owned(),
+        };
+        let identity = self.key_file(&node.identity.span(), node.identity.get_ref(), keyfile::read_identity)?;
+        Some(Node {
+            name: node.name.into_inner(),
+            identity,
+            state_dir: node.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            run_dir,
+            instance,
+        })
+    }
+
+    fn bootstrap_keys(&mut self, files: &Spanned<file::OneOrMany<PathBuf>>) -> Vec<Secret<32>> {
+        let span = files.span();
+        let files = &files.get_ref().0;
+        if files.is_empty() {
+            self.refuse(&span, "no bootstrap key; expected the path of a file made by `gemctl key generate bk`");
+        }
+        files.iter().filter_map(|file| self.key_file(&span, file, keyfile::read_key)).collect()
+    }
+
+    fn interfaces(&mut self, interfaces: &[Spanned<file::Interface>]) -> Vec<Interface> {
+        let mut checked: Vec<Interface> = Vec::new();
+        let mut places: Vec<Range<usize>> = Vec::new();
+        for interface in interfaces {
+            let interface = interface.get_ref();
+            let (name, span) = (interface.name.get_ref(), interface.name.span());
+            if name.is_empty() || name.len() > INTERFACE_NAME_LEN || name.contains(['/', ' ', '\t', ':']) {
+                let message = format!("\"{name}\" is no interface name; expected 1 to {INTERFACE_NAME_LEN} characters");
+                self.refuse(&span, message);
+                continue;
+            }
+            if let Some(at) = checked.iter().position(|other| other.name == *name) {
+                let line = self.source.at(&places[at], String::new()).place.map_or(0, |(line, _)| line);
+                let first = checked[at].role;
+                let message = if first == interface.role {
+                    format!("interface \"{name}\" is listed twice, first in line {line}; remove one")
+                } else {
+                    format!(
+                        "interface \"{name}\" is both trusted and untrusted ({} in line {line}); an interface has one \
+                         role: remove one",
+                        first.name()
+                    )
+                };
+                self.refuse(&span, message);
+                continue;
+            }
+            if checked.len() == MAX_INTERFACES as usize {
+                self.refuse(&span, format!("more than {MAX_INTERFACES} interfaces; remove some"));
+                break;
+            }
+            places.push(span);
+            checked.push(Interface {
+                name: name.clone(),
+                role: interface.role,
+                babel: interface.babel.unwrap_or(interface.role == Role::Untrusted),
+            });
+        }
+        checked
+    }
+
+    /// A gateway has two sides; one without groups may be a pure relay between untrusted interfaces.
+    fn roles(&mut self, interfaces: &[Interface], groups: &[GroupRule]) {
+        let has = |role| interfaces.iter().any(|interface| interface.role == role);
+        let end = self.source.text.trim_end().len();
+        if !has(Role::Untrusted) {
+            let message = "no interface with role = \"untrusted\"; add an [[interface]] for the ciphertext side";
+            self.refuse(&(end..end), message);
+        }
+        if !groups.is_empty() && !has(Role::Trusted) {
+            let message =
+                "groups, but no interface with role = \"trusted\"; add an [[interface]] for the cleartext side";
+            self.refuse(&(end..end), message);
+        }
+    }
+
+    fn groups(&mut self, groups: Vec<Spanned<file::Group>>) -> Vec<GroupRule> {
+        let mut checked: Vec<GroupRule> = Vec::new();
+        for group in groups {
+            let whole = group.span();
+            let rule = group.into_inner();
+            let (group, span) = (rule.address.get_ref().0, rule.address.span());
+            let overlaps =
+                |other: &&GroupRule| other.group.contains(group.mapped()) || group.contains(other.group.mapped());
+            if let Some(other) = checked.iter().find(overlaps) {
+                let message =
+                    format!("group {group} overlaps group {}; a packet has one rule: remove one", other.group);
+                self.refuse(&span, message);
+            }
+            let ports = self.ports(&rule.ports);
+            if ports.len() > MAX_PORTS {
+                let message =
+                    format!("{} ports; expected at most {MAX_PORTS}, or no `ports` for every port", ports.len());
+                self.refuse(&span, message);
+            }
+            let sources = self.sources(&rule.sources, group.address());
+            let protection = self.protection(&whole, &rule);
+            checked.push(GroupRule { group, ports, sources, protection, send: rule.send, receive: rule.receive });
+        }
+        checked
+    }
+
+    fn ports(&mut self, ports: &[Spanned<u16>]) -> Vec<u16> {
+        let mut checked = Vec::new();
+        for port in ports {
+            if *port.get_ref() == 0 {
+                self.refuse(&port.span(), "port 0; expected 1 to 65535, or no `ports` for every port");
+            } else if checked.contains(port.get_ref()) {
+                self.refuse(&port.span(), format!("port {} is listed twice; remove one", port.get_ref()));
+            } else {
+                checked.push(*port.get_ref());
+            }
+        }
+        checked
+    }
+
+    fn sources(&mut self, sources: &[Spanned<Parsed<file::Address>>], group: IpAddr) -> Vec<IpAddr> {
+        let mut checked = Vec::new();
+        for source in sources {
+            let address = source.get_ref().0.0;
+            if address.is_multicast() || address.is_unspecified() {
+                self.refuse(&source.span(), format!("source {address} is no unicast address of a sender"));
+            } else if address.is_ipv4() != group.is_ipv4() {
+                let message = format!("source {address} is of another family than group {group}; expected the same");
+                self.refuse(&source.span(), message);
+            } else if checked.contains(&address) {
+                self.refuse(&source.span(), format!("source {address} is listed twice; remove one"));
+            } else {
+                checked.push(address);
+            }
+        }
+        checked
+    }
+
+    fn protection(&mut self, whole: &Range<usize>, rule: &file::Group) -> Protection {
+        if rule.protection == file::Protection::None {
+            if let Some(gak) = rule.gak.first() {
+                let message = "gak with protection = \"none\"; remove it, or set protection = \"sealed\"";
+                self.refuse(&gak.span(), message);
+            }
+            if let Some(suite) = &rule.suite {
+                let message = "suite with protection = \"none\"; remove it, or set protection = \"sealed\"";
+                self.refuse(&suite.span(), message);
+            }
+            return Protection::None;
+        }
+        if rule.gak.is_empty() {
+            let message = "a sealed group without gak; make one with `gemctl key generate gak --out FILE` and add \
+                           gak = [{ epoch = 1, file = \"FILE\" }]";
+            self.refuse(whole, message);
+        }
+        let mut gaks: Vec<(Epoch, Secret<32>)> = Vec::new();
+        for gak in &rule.gak {
+            let gak = gak.get_ref();
+            let epoch = Epoch(*gak.epoch.get_ref());
+            if gaks.iter().any(|(other, _)| *other == epoch) {
+                self.refuse(&gak.epoch.span(), format!("epoch {epoch} is listed twice; give each gak its own epoch"));
+            }
+            if let Some(key) = self.key_file(&gak.file.span(), gak.file.get_ref(), keyfile::read_key) {
+                if let Some((other, _)) = gaks.iter().find(|(_, other)| other.expose() == key.expose()) {
+                    let message = format!("the same key as epoch {other}; make a new one for each epoch");
+                    self.refuse(&gak.file.span(), message);
+                }
+                gaks.push((epoch, key));
+            }
+        }
+        gaks.sort_by_key(|(epoch, _)| *epoch);
+        let suite = match rule.suite.as_ref().map(|suite| *suite.get_ref()) {
+            None | Some(file::Suite::Aes256Gcm) => Suite::Aes256Gcm,
+            Some(file::Suite::ChaCha20Poly1305) => Suite::ChaCha20Poly1305,
+        };
+        Protection::Sealed { suite, gaks }
+    }
+
+    fn span(
+        &mut self,
+        key: &str,
+        value: Option<Spanned<Parsed<Span>>>,
+        default: Duration,
+        allowed: &Range<Duration>,
+    ) -> Duration {
+        let Some(value) = value else { return default };
+        let duration = value.get_ref().0.0;
+        if !allowed.contains(&duration) {
+            let last = allowed.end - Duration::from_millis(1);
+            let message = format!("{key} of {duration:?}; expected {:?} to {last:?}", allowed.start);
+            self.refuse(&value.span(), message);
+        }
+        duration
+    }
+
+    fn key_file<T>(
+        &mut self,
+        span: &Range<usize>,
+        file: &Path,
+        read: impl FnOnce(&Path) -> Result<T, KeyFileError>,
+    ) -> Option<T> {
+        let base = self.source.path.parent().unwrap_or(Path::new(""));
+        read(&base.join(file)).map_err(|error| self.refuse(span, error.to_string())).ok()
+    }
+}
+
+/// Whether a word can name an instance: it becomes a directory.
+pub(crate) fn check_instance(instance: &str) -> Result<(), &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if instance.is_empty() || instance.len() > 32 || !instance.chars().all(plain) || instance.starts_with('.') {
+        return Err("expected 1 to 32 letters, digits, '-', '_' or '.', not starting with '.'");
+    }
+    Ok(())
+}

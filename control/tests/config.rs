@@ -1,0 +1,345 @@
+//! The configuration as an operator meets it: what is accepted, and what every mistake is answered with.
+
+use gemcast_control::config::{Config, Protection, Role};
+use gemcast_control::keyfile;
+use gemcast_proto::id::{Epoch, Suite};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A directory with an identity, a bootstrap key and two group keys.
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        keyfile::generate_identity(&dir.path().join("node.key")).unwrap();
+        for name in ["bk.key", "gak1.key", "gak2.key"] {
+            keyfile::generate_key(&dir.path().join(name)).unwrap();
+        }
+        Self { dir }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("gemcast.toml")
+    }
+
+    fn parse(&self, text: &str) -> Result<Config, String> {
+        Config::parse(&self.path(), text).map_err(|errors| errors.to_string())
+    }
+
+    fn refusal(&self, text: &str) -> String {
+        self.parse(text).err().unwrap_or_else(|| panic!("accepted:\n{text}"))
+    }
+}
+
+const HEAD: &str = r#"[node]
+name = "a"
+identity = "node.key"
+[domain]
+bootstrap_key = "bk.key"
+"#;
+const INTERFACES: &str = r#"[[interface]]
+name = "lan0"
+role = "trusted"
+[[interface]]
+name = "wan0"
+role = "untrusted"
+"#;
+const GROUP: &str = r#"[[group]]
+address = "239.1.1.1"
+gak = [{ epoch = 1, file = "gak1.key" }]
+"#;
+
+#[test]
+fn a_small_file_gets_the_documented_defaults() {
+    let config = Site::new().parse(&format!("{HEAD}{INTERFACES}{GROUP}")).unwrap();
+    assert_eq!(config.babel_port, 6696);
+    assert_eq!(config.instance_dir(), PathBuf::from("/run/gemcast/default"));
+    assert_eq!(config.node.state_dir, PathBuf::from("/var/lib/gemcast"));
+    let babel: Vec<_> = config.interfaces.iter().map(|i| (i.name.as_str(), i.role, i.babel)).collect();
+    assert_eq!(babel, [("lan0", Role::Trusted, false), ("wan0", Role::Untrusted, true)]);
+    let group = &config.groups[0];
+    assert!(group.send && group.receive && group.ports.is_empty() && group.sources.is_empty());
+    let Protection::Sealed { suite, gaks } = &group.protection else { panic!("sealed unless said otherwise") };
+    assert_eq!((*suite, gaks.len(), gaks[0].0), (Suite::Aes256Gcm, 1, Epoch(1)));
+    assert_eq!((config.hello_interval, config.update_interval), (Duration::from_secs(1), Duration::from_secs(10)));
+    assert_eq!((config.sek_lifetime, config.announce_lead), (Duration::from_secs(3600), Duration::from_secs(30)));
+    assert_eq!(config.overlap, Duration::from_secs(10));
+}
+
+#[test]
+fn a_full_file_is_taken_as_written() {
+    let text = r#"
+        [node]
+        name = "studio-a"
+        identity = "node.key"
+        state_dir = "/tmp/state"
+        run_dir = "/tmp/run"
+        instance = "left"
+        [domain]
+        bootstrap_key = ["bk.key", "gak2.key"]
+        babel_port = 7000
+        port = 48623
+        [[interface]]
+        name = "lan0"
+        role = "trusted"
+        babel = true
+        [[interface]]
+        name = "wan0"
+        role = "untrusted"
+        babel = false
+        [[group]]
+        address = "ff3e::/32"
+        ports = [5000, 5001]
+        sources = ["2001:db8::1"]
+        protection = "sealed"
+        suite = "chacha20-poly1305"
+        gak = [{ epoch = 2, file = "gak2.key" }, { epoch = 1, file = "gak1.key" }]
+        send = false
+        receive = true
+        [[group]]
+        address = "239.9.0.0/16"
+        protection = "none"
+        [resilience]
+        hello_interval = "100ms"
+        update_interval = "1m"
+        [keys]
+        sek_lifetime = "24h"
+        announce_lead = "5s"
+        overlap = "0s"
+    "#;
+    let config = Site::new().parse(text).unwrap();
+    assert_eq!(config.instance_dir(), PathBuf::from("/tmp/run/left"));
+    assert_eq!((config.bootstrap_keys.len(), config.babel_port), (2, 7000));
+    assert!(config.interface("lan0").unwrap().babel && !config.interface("wan0").unwrap().babel);
+    let group = &config.groups[0];
+    assert_eq!((group.group.to_string().as_str(), group.ports.as_slice()), ("ff3e::/32", &[5000, 5001][..]));
+    assert_eq!(group.sources, ["2001:db8::1".parse::<std::net::IpAddr>().unwrap()]);
+    let Protection::Sealed { suite, gaks } = &group.protection else { panic!("sealed") };
+    assert_eq!(*suite, Suite::ChaCha20Poly1305);
+    assert_eq!(gaks.iter().map(|(epoch, _)| epoch.0).collect::<Vec<_>>(), [1, 2], "ascending, the last one sends");
+    assert!(!group.send && matches!(config.groups[1].protection, Protection::None));
+    assert_eq!((config.hello_interval, config.update_interval), (Duration::from_millis(100), Duration::from_secs(60)));
+    assert_eq!(config.overlap, Duration::ZERO);
+
+    let engine = config.engine();
+    assert_eq!((engine.node.name.as_str(), engine.babel.port, engine.groups.len()), ("studio-a", 7000, 2));
+}
+
+#[test]
+fn a_relay_without_groups_needs_no_trusted_side() {
+    let text = format!("{HEAD}[[interface]]\nname = \"x\"\nrole = \"untrusted\"\n");
+    assert!(Site::new().parse(&text).is_ok());
+}
+
+#[test]
+fn every_mistake_is_answered_with_its_place_and_its_fix() {
+    let site = Site::new();
+    let whole = |group: &str| format!("{HEAD}{INTERFACES}[[group]]\n{group}");
+    let sealed = r#"gak = [{ epoch = 1, file = "gak1.key" }]"#;
+    let cases: Vec<(String, &str)> = vec![
+        // Syntax.
+        ("[node\n".into(), "gemcast.toml:1:6: "),
+        (format!("{HEAD}{INTERFACES}\nname"), ":13:5: "),
+        // Unknown and missing keys and values.
+        (
+            whole(&format!("adress = \"239.1.1.1\"\n{sealed}")),
+            ":13:1: unknown key \"adress\" in [[group]]; did you mean \"address\"?",
+        ),
+        (format!("{HEAD}{INTERFACES}[resilence]\n"), ":12:2: unknown key \"resilence\""),
+        (format!("{HEAD}{INTERFACES}[resilence]\n"), "did you mean \"resilience\"?"),
+        (
+            whole("address = \"239.1.1.1\"\nzzz = 1"),
+            ":14:1: unknown key \"zzz\" in [[group]]; expected one of address, ports, sources, protection",
+        ),
+        (whole(&format!("address = \"239.1.1.1\"\ngak = [{{ epoc = 1, file = \"x\" }}]")), "did you mean \"epoch\"?"),
+        (
+            format!("{HEAD}[[interface]]\nname = \"x\"\nrole = \"trustd\"\n"),
+            ":8:8: unknown value \"trustd\" in [[interface]]; did you mean \"trusted\"?",
+        ),
+        (
+            whole(&format!("address = \"239.1.1.1\"\nsuite = \"des\"\n{sealed}")),
+            ":14:9: unknown value \"des\" in [[group]]; expected one of aes-256-gcm, chacha20-poly1305",
+        ),
+        ("[node]\nname = \"a\"\n".into(), "the key \"identity\" is missing in [node]; add it"),
+        (HEAD.replace("[domain]\nbootstrap_key = \"bk.key\"\n", ""), "the key \"domain\" is missing"),
+        // Wrong types.
+        (HEAD.replace("\"a\"", "5"), ":2:8: invalid type: integer `5`, expected a string"),
+        (HEAD.replace("\"bk.key\"", "5"), ":5:17: invalid type: integer `5`, expected a string, or a list of strings"),
+        (
+            HEAD.replace("[domain]", "[domain]\nbabel_port = 66960"),
+            ":5:14: invalid value: integer `66960`, expected u16",
+        ),
+        // Node and domain.
+        (HEAD.replace("\"a\"", "\"\"") + INTERFACES, ":2:8: node name of 0 bytes; expected 1 to 63"),
+        (HEAD.replace("\"a\"", &format!("\"{}\"", "a".repeat(64))) + INTERFACES, "node name of 64 bytes"),
+        (HEAD.replace("\"a\"", "\"a b\"") + INTERFACES, "white space or control characters"),
+        (
+            HEAD.replace("[domain]", "instance = \"../x\"\n[domain]") + INTERFACES,
+            ":4:12: instance \"../x\": expected 1 to 32 letters",
+        ),
+        (
+            HEAD.replace("[domain]", &format!("run_dir = \"/{}\"\ninstance = \"x\"\n[domain]", "d".repeat(100)))
+                + INTERFACES,
+            ":5:12: run_dir and instance make socket paths over 107 bytes",
+        ),
+        (HEAD.replace("[domain]", "[domain]\nbabel_port = 0") + INTERFACES, ":5:14: babel_port is 0"),
+        (HEAD.replace("[domain]", "[domain]\nport = 5000") + INTERFACES, ":5:8: data port 5000 is not supported"),
+        (HEAD.replace("\"bk.key\"", "[]") + INTERFACES, ":5:17: no bootstrap key"),
+        // Key files.
+        (HEAD.replace("\"bk.key\"", "\"none.key\"") + INTERFACES, ":5:17: cannot read "),
+        (HEAD.replace("\"bk.key\"", "\"none.key\"") + INTERFACES, "none.key: No such file or directory"),
+        (HEAD.replace("\"node.key\"", "\"bk.key\"") + INTERFACES, "bk.key:1: expected the line `gemcast-identity 1`"),
+        (HEAD.replace("\"bk.key\"", "\"node.key\"") + INTERFACES, "expected 44 characters of base64 (32 bytes)"),
+        // Interfaces.
+        (HEAD.into(), ":5:25: no interface with role = \"untrusted\""),
+        (
+            format!("{HEAD}[[interface]]\nname = \"x\"\nrole = \"trusted\"\n{GROUP}"),
+            "no interface with role = \"untrusted\"",
+        ),
+        (
+            format!("{HEAD}[[interface]]\nname = \"x\"\nrole = \"untrusted\"\n{GROUP}"),
+            "groups, but no interface with role = \"trusted\"",
+        ),
+        (
+            format!("{HEAD}{INTERFACES}[[interface]]\nname = \"wan0\"\nrole = \"untrusted\"\n"),
+            ":13:8: interface \"wan0\" is listed twice, first in line 10; remove one",
+        ),
+        (
+            format!("{HEAD}{INTERFACES}[[interface]]\nname = \"wan0\"\nrole = \"trusted\"\n"),
+            ":13:8: interface \"wan0\" is both trusted and untrusted (untrusted in line 10)",
+        ),
+        (
+            format!("{HEAD}[[interface]]\nname = \"a-name-far-too-long\"\nrole = \"untrusted\"\n"),
+            ":7:8: \"a-name-far-too-long\" is no interface name; expected 1 to 15 characters",
+        ),
+        // Groups.
+        (
+            whole(&format!("address = \"10.0.0.1\"\n{sealed}")),
+            ":13:11: \"10.0.0.1\" is not a multicast address (expected 224.0.0.0/4 or ff00::/8)",
+        ),
+        (whole(&format!("address = \"239.1.1\"\n{sealed}")), "\"239.1.1\" is not a group (expected an address like"),
+        (whole(&format!("address = \"224.0.0.5\"\n{sealed}")), "link-local multicast address"),
+        (
+            whole(&format!("address = \"239.1.0.0/16\"\n{sealed}\n[[group]]\naddress = \"239.1.1.1\"\n{sealed}")),
+            ":16:11: group 239.1.1.1 overlaps group 239.1.0.0/16; a packet has one rule: remove one",
+        ),
+        (whole("address = \"239.1.1.1\""), ":12:1: a sealed group without gak; make one with `gemctl key generate gak"),
+        (
+            whole("address = \"239.1.1.1\"\nprotection = \"none\"\ngak = [{ epoch = 1, file = \"gak1.key\" }]"),
+            "gak with protection = \"none\"; remove it",
+        ),
+        (
+            whole("address = \"239.1.1.1\"\nprotection = \"none\"\nsuite = \"aes-256-gcm\""),
+            ":15:9: suite with protection = \"none\"",
+        ),
+        (
+            whole(
+                "address = \"239.1.1.1\"\n\
+                 gak = [{ epoch = 1, file = \"gak1.key\" }, { epoch = 1, file = \"gak2.key\" }]",
+            ),
+            ":14:52: epoch 1 is listed twice; give each gak its own epoch",
+        ),
+        (
+            whole(
+                "address = \"239.1.1.1\"\n\
+                 gak = [{ epoch = 1, file = \"gak1.key\" }, { epoch = 2, file = \"gak1.key\" }]",
+            ),
+            "the same key as epoch 1; make a new one for each epoch",
+        ),
+        (whole(&format!("address = \"239.1.1.1\"\nports = [0]\n{sealed}")), ":14:10: port 0; expected 1 to 65535"),
+        (whole(&format!("address = \"239.1.1.1\"\nports = [7, 7]\n{sealed}")), ":14:13: port 7 is listed twice"),
+        (
+            whole(&format!("address = \"239.1.1.1\"\nports = {:?}\n{sealed}", (1..=17).collect::<Vec<u16>>())),
+            "17 ports; expected at most 16",
+        ),
+        (
+            whole(&format!("address = \"239.1.1.1\"\nsources = [\"239.0.0.1\"]\n{sealed}")),
+            ":14:12: source 239.0.0.1 is no unicast address of a sender",
+        ),
+        (
+            whole(&format!("address = \"239.1.1.1\"\nsources = [\"2001:db8::1\"]\n{sealed}")),
+            "source 2001:db8::1 is of another family than group 239.1.1.1",
+        ),
+        (
+            whole(&format!("address = \"239.1.1.1\"\nsources = [\"10.1\"]\n{sealed}")),
+            "\"10.1\" is no IP address (expected one like 10.0.0.1 or 2001:db8::1)",
+        ),
+        // Durations.
+        (
+            format!("{HEAD}{INTERFACES}[resilience]\nhello_interval = \"1 second\"\n"),
+            ":13:18: \"1 second\" is no duration (expected a whole number and a unit: \"100ms\"",
+        ),
+        (format!("{HEAD}{INTERFACES}[resilience]\nhello_interval = 5\n"), "integer `5`, expected a string"),
+        (
+            format!("{HEAD}{INTERFACES}[resilience]\nhello_interval = \"1ms\"\n"),
+            ":13:18: hello_interval of 1ms; expected 10ms to 655.35s",
+        ),
+        (format!("{HEAD}{INTERFACES}[keys]\nsek_lifetime = \"99999999999999999999h\"\n"), "is no duration"),
+        (
+            format!("{HEAD}{INTERFACES}[keys]\nsek_lifetime = \"20s\"\n"),
+            ":13:16: sek_lifetime 20s is shorter than announce_lead 30s and overlap 10s together",
+        ),
+    ];
+    for (text, expected) in cases {
+        let refusal = site.refusal(&text);
+        assert!(refusal.contains(expected), "{refusal}\nlacks\n{expected}\nfor\n{text}");
+        assert!(refusal.starts_with(site.path().to_str().unwrap()), "{refusal} names the file");
+        assert!(!refusal.lines().any(|line| line.len() > 400), "{refusal}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let site = Site::new();
+    let text = format!("{}[[interface]]\nname = \"\"\nrole = \"trusted\"\n{INTERFACES}", HEAD.replace("\"a\"", "\"\""));
+    let refusal = site.refusal(&text);
+    let lines: Vec<_> = refusal.lines().collect();
+    assert_eq!(lines.len(), 2, "{refusal}");
+    assert!(lines[0].contains(":2:8: ") && lines[1].contains(":7:8: "), "{refusal}");
+}
+
+#[test]
+fn a_key_file_open_to_others_is_refused() {
+    let site = Site::new();
+    fs::set_permissions(site.dir.path().join("gak1.key"), Permissions::from_mode(0o644)).unwrap();
+    let refusal = site.refusal(&format!("{HEAD}{INTERFACES}{GROUP}"));
+    assert!(refusal.contains(":14:") && refusal.contains("gak1.key has mode 0644"), "{refusal}");
+}
+
+#[test]
+fn files_that_are_no_text_are_refused() {
+    let site = Site::new();
+    let load = |path: &std::path::Path| Config::load(path).err().expect("a refusal").to_string();
+    assert!(
+        load(&site.dir.path().join("none.toml")).contains("none.toml: cannot read the configuration: No such file")
+    );
+    assert!(load(site.dir.path()).contains("not a regular file"));
+    fs::write(site.path(), b"[node]\n\xff\xfe").unwrap();
+    assert!(load(&site.path()).contains("not UTF-8 text (line 2)"));
+    let file = fs::File::create(site.path()).unwrap();
+    file.set_len(5 << 20).unwrap();
+    assert!(load(&site.path()).contains("at most 4 MiB"));
+}
+
+#[test]
+fn a_configuration_in_a_file_finds_its_keys_beside_it() {
+    let site = Site::new();
+    fs::write(site.path(), format!("{HEAD}{INTERFACES}{GROUP}")).unwrap();
+    assert_eq!(Config::load(&site.path()).unwrap().groups.len(), 1);
+}
+
+proptest::proptest! {
+    /// Whatever stands in the file, the answer is a configuration or lines that name the file.
+    #[test]
+    fn no_text_panics(text in "(\\[{1,2}(node|group|keys|x)\\]{1,2}|[a-z_]{1,8} ?= ?[0-9\"\\[{,}a-zé]{0,9}|\\n|.){0,30}") {
+        let path = std::path::Path::new("/nowhere/gemcast.toml");
+        if let Err(errors) = Config::parse(path, &text) {
+            assert!(errors.to_string().lines().all(|line| line.starts_with("/nowhere/gemcast.toml")), "{errors}");
+        }
+    }
+}
