@@ -93,6 +93,7 @@ reasons! {
     NoFrame = 40, "no_frame", Worker, "No free frame to send with.";
     TxRingFull = 41, "tx_ring_full", Worker, "The transmit ring stayed full: the interface does not keep up.";
     InterfaceGone = 42, "interface_gone", Worker, "The interface vanished while frames were in its rings.";
+    InnerPort = 43, "inner_port", Worker, "Decrypted, but to a destination port outside the group's ports.";
 }
 
 impl Reason {

@@ -149,15 +149,25 @@ impl SipKey {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Room {
-    /// [`Room::MAGIC`], native order.
-    pub magic: u32,
+    /// [`Room::MAGIC`].
+    pub magic: [u8; 4],
     /// [`FlowRule::flow`], native order.
     pub flow: u32,
 }
 
 impl Room {
-    /// Tells a frame with room from one that reached the worker any other way.
-    pub const MAGIC: u32 = 0x6765_6d31;
+    /// Tells a frame with room from one that starts with a destination address: no group address starts like this.
+    pub const MAGIC: [u8; 4] = *b"\x02gem";
+    /// Length in bytes.
+    pub const LEN: usize = size_of::<Self>();
+
+    /// The flow, when `frame` starts with room.
+    #[inline(always)]
+    pub fn parse(frame: &[u8]) -> Option<u32> {
+        let (head, _) = frame.split_first_chunk::<8>()?;
+        let [m0, m1, m2, m3, flow @ ..] = *head;
+        ([m0, m1, m2, m3] == Self::MAGIC).then(|| u32::from_ne_bytes(flow))
+    }
 }
 
 macro_rules! plain_data {

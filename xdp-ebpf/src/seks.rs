@@ -1,9 +1,10 @@
 //! `SEKS`: the source encryption keys, written by control, read by every worker.
 //!
-//! An open-addressed table of 128-byte slots. A key that opens is looked up by its key id, a key that seals by its group:
+//! An open-addressed table of 256-byte slots. A key that opens is looked up by its key id, a key that seals by its group:
 //! each starts probing at the hash of what it is looked up by. Every slot is a sequence lock: its number is odd while
 //! it is being written, and a reader that sees it unchanged has read a whole record. There is one writer.
 
+use crate::layout::MAX_QUEUES;
 use crate::view::{Mapped, Shared};
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -13,6 +14,8 @@ use std::os::fd::AsFd;
 
 /// Words of a record.
 const WORDS: usize = 15;
+/// Lanes of a key: sealing workers of its origin.
+pub const LANES: usize = MAX_QUEUES as usize;
 /// Slots looked at before a key counts as absent.
 const PROBE_LIMIT: usize = 64;
 /// Key id of a slot whose key was removed while others probe past it.
@@ -25,6 +28,9 @@ pub struct SekSlot {
     sequence: AtomicU32,
     key_id: AtomicU32,
     words: [AtomicU64; WORDS],
+    /// Highest sequence number accepted in each lane, stored by the worker that accepts them: a data plane that restarts
+    /// goes on from here, so that nothing is accepted a second time. Zeroed when another key moves in.
+    tops: [AtomicU64; LANES],
 }
 
 // SAFETY: repr(C), atomics only.
@@ -32,8 +38,9 @@ pub struct SekSlot {
 unsafe impl Shared for SekSlot {}
 
 const _: () = {
-    assert!(size_of::<SekSlot>() == 128);
+    assert!(size_of::<SekSlot>() == 256);
     assert!(offset_of!(SekSlot, words) == 8);
+    assert!(offset_of!(SekSlot, tops) == 128);
 };
 
 /// A key as it lies in a slot. Holds secrets: no `Debug`, and wiped by [`Sek::wipe`] or on drop.
@@ -56,6 +63,8 @@ pub struct Sek {
     pub key: [u8; 32],
     /// Nonce salt.
     pub salt: [u8; 12],
+    /// Key of the group tag, for a key that seals; zero otherwise.
+    pub gtag: [u8; 16],
 }
 
 /// What a key is for.
@@ -84,15 +93,15 @@ impl Drop for Sek {
 impl Sek {
     /// Overwrites the secrets.
     pub fn wipe(&mut self) {
-        for byte in self.key.iter_mut().chain(&mut self.salt) {
+        for byte in self.key.iter_mut().chain(&mut self.salt).chain(&mut self.gtag) {
             *byte = 0;
         }
         // Keeps the stores above from being elided as dead.
-        std::hint::black_box((&self.key, &self.salt));
+        std::hint::black_box((&self.key, &self.salt, &self.gtag));
     }
 
     //  0  group address 16 | 16 prefix_len u8, suite u8, epoch u16, flags u32 | 24 origin 8 | 32 counter block u32,
-    // 36 zero u32 | 40 not_after u64 | 48 key 32 | 80 salt 12, zero 4 | 96 zero 24
+    // 36 zero u32 | 40 not_after u64 | 48 key 32 | 80 salt 12, zero 4 | 96 gtag key 16 | 112 zero 8
     fn to_words(&self) -> [u64; WORDS] {
         let mut bytes = [0u8; WORDS * 8];
         let (flags, block) = match self.role {
@@ -111,6 +120,7 @@ impl Sek {
         bytes[40..48].copy_from_slice(&self.not_after_ms.to_ne_bytes());
         bytes[48..80].copy_from_slice(&self.key);
         bytes[80..92].copy_from_slice(&self.salt);
+        bytes[96..112].copy_from_slice(&self.gtag);
         let words = core::array::from_fn(|i| u64::from_ne_bytes(array(&bytes, i * 8)));
         bytes.fill(0);
         std::hint::black_box(&bytes);
@@ -139,6 +149,7 @@ impl Sek {
                 not_after_ms: u64::from_ne_bytes(array(&bytes, 40)),
                 key: array(&bytes, 48),
                 salt: array(&bytes, 80),
+                gtag: array(&bytes, 96),
             })
         })();
         bytes.fill(0);
@@ -177,7 +188,11 @@ impl SekSlot {
         let odd = self.sequence.load(Ordering::Relaxed) | 1;
         self.sequence.store(odd, Ordering::Relaxed);
         fence(Ordering::Release);
-        self.key_id.store(key_id, Ordering::Relaxed);
+        if self.key_id.swap(key_id, Ordering::Relaxed) != key_id {
+            for top in &self.tops {
+                top.store(0, Ordering::Relaxed);
+            }
+        }
         for (slot, word) in self.words.iter().zip(words) {
             slot.store(*word, Ordering::Relaxed);
         }
@@ -266,6 +281,17 @@ impl Seks {
     #[inline]
     pub fn is_unchanged(&self, slot: SlotIndex, sequence: u32) -> bool {
         self.slots[slot.0 as usize & self.mask].sequence.load(Ordering::Acquire) == sequence
+    }
+
+    /// Highest sequence number of a lane that was accepted under the key in this slot; 0 before the first.
+    pub fn top(&self, slot: SlotIndex, lane: usize) -> u64 {
+        self.slots[slot.0 as usize & self.mask].tops[lane].load(Ordering::Relaxed)
+    }
+
+    /// Remembers the highest sequence number of a lane that was accepted. For the lane's one worker.
+    #[inline]
+    pub fn set_top(&self, slot: SlotIndex, lane: usize, top: u64) {
+        self.slots[slot.0 as usize & self.mask].tops[lane].store(top, Ordering::Relaxed);
     }
 
     /// Writes a key, over an earlier record of the same id and role. One writer only.
@@ -371,6 +397,7 @@ mod tests {
             not_after_ms: 1 << 41,
             key: [key_id as u8; 32],
             salt: [9; 12],
+            gtag: [4; 16],
         }
     }
 
@@ -421,6 +448,19 @@ mod tests {
         }
         assert!(!seks.remove(KeyId(1)));
         assert!(seks.slots.iter().all(|slot| slot.words.iter().all(|word| word.load(Ordering::Relaxed) == 0)), "wiped");
+    }
+
+    #[test]
+    fn accepted_counters_stay_with_their_key() {
+        let seks = Seks::anonymous(1).unwrap();
+        seks.insert(&sek(1, "239.1.1.1", SekRole::Open)).unwrap();
+        let slot = seks.find_open(KeyId(1)).unwrap().0;
+        seks.set_top(slot, 3, 77);
+        seks.insert(&sek(1, "239.1.1.1", SekRole::Open)).unwrap();
+        assert_eq!(seks.top(slot, 3), 77, "a rewrite of the same key keeps them");
+        seks.remove(KeyId(1));
+        seks.insert(&sek(2, "239.1.1.1", SekRole::Open)).unwrap();
+        assert_eq!(seks.top(slot, 3), 0, "another key starts over");
     }
 
     #[test]
