@@ -11,8 +11,13 @@ const LENGTH_LEN: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The announced length is past the limit.
-    #[error("message of {0} bytes announced, expected at most {MAX_MESSAGE_LEN}")]
-    TooLong(usize),
+    #[error("message of {length} bytes announced, expected at most {limit}")]
+    TooLong {
+        /// Length announced.
+        length: usize,
+        /// Length accepted.
+        limit: usize,
+    },
     /// The bytes are no message of the expected type.
     #[error("malformed message: {0}")]
     Malformed(#[from] prost::DecodeError),
@@ -28,13 +33,24 @@ pub fn encode(message: &impl Message, out: &mut Vec<u8>) {
 }
 
 /// Collects bytes from a stream and takes messages out of them.
-#[derive(Default)]
 pub struct FrameReader {
     buffer: Vec<u8>,
     consumed: usize,
+    limit: usize,
+}
+
+impl Default for FrameReader {
+    fn default() -> Self {
+        Self::with_limit(MAX_MESSAGE_LEN)
+    }
 }
 
 impl FrameReader {
+    /// A reader that accepts messages of at most `limit` bytes.
+    pub fn with_limit(limit: usize) -> Self {
+        Self { buffer: Vec::new(), consumed: 0, limit }
+    }
+
     /// Adds bytes as they came from the socket.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.consumed);
@@ -49,8 +65,8 @@ impl FrameReader {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*length) as usize;
-        if length > MAX_MESSAGE_LEN {
-            return Err(FrameError::TooLong(length));
+        if length > self.limit {
+            return Err(FrameError::TooLong { length, limit: self.limit });
         }
         let Some(body) = rest.get(..length) else {
             return Ok(None);
@@ -88,7 +104,7 @@ mod tests {
     fn nonsense_is_refused() {
         let mut reader = FrameReader::default();
         reader.push(&[0xff; 8]);
-        assert!(matches!(reader.next::<Hello>(), Err(FrameError::TooLong(_))));
+        assert!(matches!(reader.next::<Hello>(), Err(FrameError::TooLong { .. })));
         let mut reader = FrameReader::default();
         reader.push(&[0, 0, 0, 1, 0xff]);
         assert!(matches!(reader.next::<Hello>(), Err(FrameError::Malformed(_))));

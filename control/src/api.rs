@@ -1,0 +1,212 @@
+//! The operator's socket: clients accepted, checked, and read one request at a time.
+//!
+//! The socket is for root and the user the daemon runs as. Clients, their requests and their unread answers are all
+//! bounded; a client that breaks a bound is cut off and nobody else notices.
+
+use crate::stream::{MessageStream, StreamError};
+use gemcast_proto::api::{self, error::Code, request, response};
+use mio::net::UnixListener;
+use mio::{Interest, Registry, Token};
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Clients at a time; further ones are turned away.
+const CLIENTS_MAX: usize = 64;
+/// No request is longer.
+const REQUEST_LEN_MAX: usize = 4096;
+/// Unread answers of one client.
+const OUTBOX_LEN_MAX: usize = 16 << 20;
+/// A client that asks nothing for this long is cut off.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// One connection of an operator's tool.
+struct Client {
+    stream: MessageStream,
+    /// A request was handed out and its answer is still to come; the next one is not read before.
+    awaiting: bool,
+    /// To be closed once its answer is sent.
+    closing: bool,
+    active_at: Instant,
+}
+
+/// Which client asked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ClientId(usize);
+
+/// A request to be answered with [`Api::answer`].
+pub struct Asked {
+    /// Who asked.
+    pub client: ClientId,
+    /// What.
+    pub request: request::Body,
+}
+
+/// The listening socket and its clients.
+pub struct Api {
+    listener: UnixListener,
+    path: PathBuf,
+    first_token: usize,
+    next: usize,
+    clients: BTreeMap<ClientId, Client>,
+}
+
+impl Api {
+    /// Listens at a path, in place of whatever is left there. The caller holds the instance's lock. The listener gets
+    /// `first_token`, clients the tokens after it.
+    pub fn listen(path: &Path, registry: &Registry, first_token: Token) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, Permissions::from_mode(0o660))?;
+        registry.register(&mut listener, first_token, Interest::READABLE)?;
+        Ok(Self { listener, path: path.into(), first_token: first_token.0, next: 0, clients: BTreeMap::new() })
+    }
+
+    /// Whether an event is for this.
+    pub fn owns(&self, token: Token) -> bool {
+        token.0 >= self.first_token
+    }
+
+    /// Takes what the socket of this token has: new clients, or requests.
+    pub fn ready(&mut self, token: Token, registry: &Registry, now: Instant) -> Vec<Asked> {
+        if token.0 == self.first_token {
+            self.accept(registry, now);
+            return Vec::new();
+        }
+        self.pump(ClientId(token.0), registry, now).into_iter().collect()
+    }
+
+    /// Sends an answer. The client's next request comes back if it is there already.
+    pub fn answer(&mut self, id: ClientId, answer: response::Body, registry: &Registry, now: Instant) -> Option<Asked> {
+        let client = self.clients.get_mut(&id)?;
+        client.awaiting = false;
+        client.active_at = now;
+        if let Err(error) = client.stream.send(&api::Response { body: Some(answer) }) {
+            self.close(id, registry, &error);
+            return None;
+        }
+        self.pump(id, registry, now)
+    }
+
+    /// Cuts off clients that ask nothing.
+    pub fn expire(&mut self, registry: &Registry, now: Instant) {
+        let idle = |client: &Client| !client.awaiting && now.duration_since(client.active_at) > IDLE_MAX;
+        let expired: Vec<_> = self.clients.iter().filter(|(_, client)| idle(client)).map(|(id, _)| *id).collect();
+        for id in expired {
+            self.close(id, registry, &StreamError::Closed);
+        }
+    }
+
+    fn accept(&mut self, registry: &Registry, now: Instant) {
+        loop {
+            let mut socket = match self.listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    // Out of descriptors, or the client is gone already; the listener itself goes on.
+                    tracing::warn!(%error, "cannot accept an API client");
+                    return;
+                }
+            };
+            let refusal = if self.clients.len() >= CLIENTS_MAX {
+                Some(error(Code::Unavailable, format!("{CLIENTS_MAX} API clients are connected already; try again")))
+            } else {
+                refuse(&socket)
+            };
+            self.next += 1;
+            let id = ClientId(self.first_token + self.next);
+            if registry.register(&mut socket, Token(id.0), Interest::READABLE | Interest::WRITABLE).is_err() {
+                continue;
+            }
+            let stream = MessageStream::new(socket, REQUEST_LEN_MAX, OUTBOX_LEN_MAX);
+            let mut client = Client { stream, awaiting: false, closing: refusal.is_some(), active_at: now };
+            match refusal {
+                // It fits a fresh socket's buffer, so it is sent and the client can be let go at once.
+                Some(refusal) => {
+                    let _ = client.stream.send(&api::Response { body: Some(refusal) });
+                    let _ = registry.deregister(client.stream.socket());
+                }
+                None => {
+                    self.clients.insert(id, client);
+                }
+            }
+        }
+    }
+
+    fn pump(&mut self, id: ClientId, registry: &Registry, now: Instant) -> Option<Asked> {
+        let client = self.clients.get_mut(&id)?;
+        match Self::next_request(client) {
+            Ok(Some(request)) => {
+                client.awaiting = true;
+                client.active_at = now;
+                Some(Asked { client: id, request })
+            }
+            Ok(None) => {
+                if client.closing && client.stream.is_flushed() {
+                    self.close(id, registry, &StreamError::Closed);
+                }
+                None
+            }
+            Err(error) => {
+                self.close(id, registry, &error);
+                None
+            }
+        }
+    }
+
+    fn next_request(client: &mut Client) -> Result<Option<request::Body>, StreamError> {
+        client.stream.flush()?;
+        if client.awaiting || client.closing {
+            return Ok(None);
+        }
+        match client.stream.receive::<api::Request>()? {
+            Some(api::Request { body: Some(request) }) => Ok(Some(request)),
+            Some(api::Request { body: None }) => {
+                let text = "this version does not know the request; use gemctl and gemcastd of one version";
+                client.closing = true;
+                client.stream.send(&api::Response { body: Some(error(Code::Failed, text)) })?;
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn close(&mut self, id: ClientId, registry: &Registry, why: &StreamError) {
+        if let Some(mut client) = self.clients.remove(&id) {
+            tracing::debug!(client = id.0, %why, "API client closed");
+            let _ = registry.deregister(client.stream.socket());
+        }
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        // Nothing is left behind; whoever cannot remove it meets it again at the next start.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Why a client may not ask, if so.
+fn refuse(socket: &mio::net::UnixStream) -> Option<response::Body> {
+    let ours = rustix::process::geteuid();
+    match rustix::net::sockopt::socket_peercred(socket) {
+        Ok(peer) if peer.uid.is_root() || peer.uid == ours => None,
+        Ok(peer) => {
+            let text = format!("user {} may not; run gemctl as root or user {}", peer.uid.as_raw(), ours.as_raw());
+            Some(error(Code::NotPermitted, text))
+        }
+        Err(errno) => Some(error(Code::NotPermitted, format!("cannot tell who asks: {errno}"))),
+    }
+}
+
+/// An answer that says no.
+pub fn error(code: Code, message: impl Into<String>) -> response::Body {
+    response::Body::Error(api::Error { code: code.into(), message: message.into() })
+}

@@ -1,0 +1,146 @@
+//! The configured interfaces and what the kernel says about each: the difference goes to the engine, the rest to the
+//! operator.
+
+use crate::config::{self, Config};
+use crate::netlink::{Link, Netlink};
+use gemcast_engine::input::{Input, Interface};
+use std::path::Path;
+
+/// One configured interface.
+pub struct Configured {
+    /// As configured.
+    pub config: config::Interface,
+    /// The kernel's link of that name, if there is one.
+    pub link: Option<Link>,
+    /// What the engine was told, for an interface that Babel speaks on.
+    told: Option<Interface>,
+}
+
+/// Every configured interface, in the order of the configuration.
+#[derive(Default)]
+pub struct Interfaces {
+    configured: Vec<Configured>,
+}
+
+/// What became of an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Usable.
+    Up,
+    /// There, but not usable.
+    Down,
+    /// Not there.
+    Missing,
+}
+
+impl State {
+    /// The word used in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+impl Configured {
+    /// The state, and why it is not up.
+    pub fn state(&self) -> (State, &'static str) {
+        match &self.link {
+            None => (State::Missing, "no such interface"),
+            Some(link) if !link.up => (State::Down, "administratively down"),
+            Some(link) if !link.running => (State::Down, "no carrier"),
+            Some(link) if self.config.babel && link.link_local.is_empty() => {
+                (State::Down, "no usable IPv6 link-local address, which Babel needs")
+            }
+            Some(_) => (State::Up, ""),
+        }
+    }
+
+    /// What an operator can do about a state that is not up.
+    pub fn fix(&self) -> String {
+        let name = &self.config.name;
+        match &self.link {
+            None => "create the interface, or correct its name in the configuration".into(),
+            Some(link) if !link.up => format!("ip link set {name} up"),
+            Some(link) if !link.running => "check the cable, or the other end of the link".into(),
+            Some(_) => format!("sysctl net.ipv6.conf.{name}.disable_ipv6=0; ip -6 addr show dev {name}"),
+        }
+    }
+
+    /// What the engine is to know: the interface, while Babel can be spoken on it.
+    fn babel(&self) -> Option<Interface> {
+        let link = self.link.as_ref().filter(|_| self.config.babel && self.state().0 == State::Up)?;
+        Some(Interface {
+            ifindex: link.ifindex,
+            name: link.name.clone(),
+            link_local: *link.link_local.first()?,
+            ipv4: link.ipv4.first().copied(),
+            mtu: link.mtu,
+            // The kernel's wireless stack marks its interfaces there.
+            wireless: Path::new("/sys/class/net").join(&link.name).join("phy80211").exists(),
+        })
+    }
+}
+
+impl Interfaces {
+    /// Takes over a configuration; what is known of interfaces that stay is kept. Call [`Interfaces::update`] next.
+    pub fn configure(&mut self, config: &Config) -> Vec<Input<'static>> {
+        let mut old = std::mem::take(&mut self.configured);
+        for interface in &config.interfaces {
+            let known = old.iter().position(|known| known.config.name == interface.name);
+            let (link, told) = known.map_or((None, None), |at| {
+                let known = old.swap_remove(at);
+                (known.link, known.told)
+            });
+            self.configured.push(Configured { config: interface.clone(), link, told });
+        }
+        old.into_iter().filter_map(|gone| gone.told).map(|told| Input::InterfaceDown(told.ifindex)).collect()
+    }
+
+    /// Compares with the kernel's table and says what the engine must hear.
+    pub fn update(&mut self, netlink: &Netlink) -> Vec<Input<'static>> {
+        let mut inputs = Vec::new();
+        for interface in &mut self.configured {
+            let before = interface.state();
+            interface.link = netlink.find(&interface.config.name).cloned();
+            let after = interface.state();
+            let name = &interface.config.name;
+            if before != after {
+                match after {
+                    (State::Up, _) => tracing::info!(interface = %name, "interface is up"),
+                    (state, why) => {
+                        let fix = interface.fix();
+                        tracing::warn!(interface = %name, "interface is {}: {why}; fix: {fix}", state.name());
+                    }
+                }
+            }
+            let now = interface.babel();
+            if interface.told == now {
+                continue;
+            }
+            match (&interface.told, &now) {
+                // The same name on another interface: the old one is gone.
+                (Some(old), Some(new)) if old.ifindex != new.ifindex => {
+                    inputs.push(Input::InterfaceDown(old.ifindex));
+                }
+                (Some(old), None) => inputs.push(Input::InterfaceDown(old.ifindex)),
+                _ => {}
+            }
+            inputs.extend(now.clone().map(Input::InterfaceUp));
+            interface.told = now;
+        }
+        inputs
+    }
+
+    /// Every configured interface.
+    pub fn iter(&self) -> impl Iterator<Item = &Configured> {
+        self.configured.iter()
+    }
+
+    /// Index of the interfaces Babel is spoken on now.
+    pub fn babel_indices(&self) -> impl Iterator<Item = u32> {
+        self.configured.iter().filter_map(|interface| interface.told.as_ref()).map(|told| told.ifindex)
+    }
+}
