@@ -144,6 +144,17 @@ impl Config {
         check::check(&source, file)
     }
 
+    /// Puts the instance elsewhere than the file says.
+    pub fn relocate(&mut self, run_dir: Option<PathBuf>, instance: Option<String>) -> Result<(), String> {
+        if let Some(run_dir) = run_dir {
+            self.node.run_dir = run_dir;
+        }
+        if let Some(instance) = instance {
+            self.node.instance = instance;
+        }
+        check::check_place(&self.node.run_dir, &self.node.instance)
+    }
+
     /// Directory of this instance's sockets and maps.
     pub fn instance_dir(&self) -> PathBuf {
         self.node.run_dir.join(&self.node.instance)

@@ -139,8 +139,9 @@ impl Interfaces {
         self.configured.iter()
     }
 
-    /// Index of the interfaces Babel is spoken on now.
-    pub fn babel_indices(&self) -> impl Iterator<Item = u32> {
-        self.configured.iter().filter_map(|interface| interface.told.as_ref()).map(|told| told.ifindex)
+    /// Name of the interface of an index, for people.
+    pub fn name(&self, ifindex: u32) -> &str {
+        let is_it = |interface: &&Configured| interface.link.as_ref().is_some_and(|link| link.ifindex == ifindex);
+        self.configured.iter().find(is_it).map_or("?", |interface| &interface.config.name)
     }
 }

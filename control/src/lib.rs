@@ -2,11 +2,17 @@
 
 pub mod api;
 pub mod babel;
+pub mod clock;
 pub mod config;
+pub mod ctl;
+pub mod event_loop;
+pub mod instance;
 pub mod interfaces;
 pub mod keyfile;
 pub mod link;
 pub mod log;
 pub mod maps;
 pub mod netlink;
+pub mod report;
+pub mod store;
 pub mod stream;

@@ -1,2 +1,101 @@
-//! .
-fn main() {}
+//! gemcastd: the control process of a gemcast gateway.
+
+use clap::Parser;
+use gemcast_control::config::{self, Config};
+use gemcast_control::event_loop::Daemon;
+use gemcast_control::interfaces::{Interfaces, State};
+use gemcast_control::log;
+use gemcast_control::netlink::Netlink;
+use rustix::fs::Mode;
+use rustix::mm::MlockAllFlags;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The configuration is wrong.
+const EXIT_CONFIG: u8 = 5;
+
+/// Control process of a gemcast gateway: routing, keys, and the operator's socket.
+#[derive(Parser)]
+#[command(name = "gemcastd", version)]
+struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Check the configuration and the key files it names, then exit
+    #[arg(long)]
+    check: bool,
+    /// Directory of sockets and maps, instead of the configured one
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Name of the instance, instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+    /// Form of the log
+    #[arg(long, value_enum, default_value_t)]
+    log_format: log::Format,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    protect_secrets();
+    let mut config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            errors.0.iter().for_each(|error| eprintln!("gemcastd: {error}"));
+            return EXIT_CONFIG.into();
+        }
+    };
+    if let Err(error) = config.relocate(arguments.run_dir, arguments.instance) {
+        eprintln!("gemcastd: {error}");
+        return EXIT_CONFIG.into();
+    }
+    if arguments.check {
+        return check(&arguments.config, &config);
+    }
+    if let Err(error) = log::start(arguments.log_format) {
+        eprintln!("gemcastd: cannot log to the journal: {error}; use --log-format text");
+        return ExitCode::FAILURE;
+    }
+    match Daemon::start(config, arguments.config).and_then(|mut daemon| daemon.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gemcastd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Keeps keys out of core dumps, other processes' reach and swap; files made are for this user only.
+fn protect_secrets() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let undumpable = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let no_core = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    if undumpable.is_err() || no_core.is_err() {
+        eprintln!("gemcastd: warning: cannot switch off core dumps, which could hold keys");
+    }
+    if let Err(error) = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE) {
+        eprintln!("gemcastd: warning: cannot lock memory, keys may reach swap: {error}; raise LimitMEMLOCK");
+    }
+}
+
+/// `--check`: everything that can be known without running.
+fn check(path: &Path, config: &Config) -> ExitCode {
+    match Netlink::open() {
+        Ok(netlink) => {
+            let mut interfaces = Interfaces::default();
+            interfaces.configure(config);
+            interfaces.update(&netlink);
+            for interface in interfaces.iter() {
+                if let (state @ (State::Missing | State::Down), why) = interface.state() {
+                    let (name, fix) = (&interface.config.name, interface.fix());
+                    eprintln!("gemcastd: warning: interface {name} is {}: {why}; fix: {fix}", state.name());
+                }
+            }
+        }
+        Err(error) => eprintln!("gemcastd: warning: cannot list the interfaces: {error}"),
+    }
+    let (interfaces, groups) = (config.interfaces.len(), config.groups.len());
+    println!("{}: configuration is good: {interfaces} interfaces, {groups} groups", path.display());
+    ExitCode::SUCCESS
+}

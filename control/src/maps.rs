@@ -14,7 +14,7 @@ use gemcast_xdp::seks::{Sek, SekRole, Seks};
 use gemcast_xdp::sync::Sync;
 use gemcast_xdp::{LAYOUT_VERSION, name};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -56,6 +56,9 @@ pub enum MapError {
         /// The epoch.
         epoch: Epoch,
     },
+    /// A key that has sealed already has no counters any more.
+    #[error("the packet counters of key {0} are lost, so it must not seal again; a new key takes over when it is due")]
+    CountersLost(KeyId),
     /// A key that is to be activated is not there.
     #[error("key {0} is not in the map")]
     NoSuchKey(KeyId),
@@ -110,7 +113,7 @@ impl Maps {
         let (gtag, path) = open(name::GTAG)?;
         expect(&path, "key size", u64::from(gtag.key_size()), size_of::<GtagKey>() as u64)?;
         expect(&path, "value size", u64::from(gtag.value_size()), size_of::<SipKey>() as u64)?;
-        Ok(Self { keys: KeyTable { seks, counters, sync, changed: false }, gtag })
+        Ok(Self { keys: KeyTable { seks, counters, sync, counted: BTreeSet::new(), changed: false }, gtag })
     }
 
     /// Writes a gtag key.
@@ -135,11 +138,9 @@ impl Maps {
         }
     }
 
-    /// Makes the map hold exactly these gtag keys.
-    pub fn replace_gtags(&self, gtags: &Gtags) -> Result<(), MapError> {
-        for ((group, epoch), key) in gtags {
-            self.install_gtag(group, *epoch, key)?;
-        }
+    /// Removes what an earlier process left and nobody wants: gtag keys other than these, counters of absent keys.
+    pub fn tidy(&self, gtags: &Gtags) -> Result<(), MapError> {
+        self.keys.release_orphans();
         let wanted: Vec<_> = gtags.keys().map(|(group, epoch)| gtag_key(group, *epoch)).collect();
         // Collected first: deleting while walking a hash map starts the walk over.
         let stale: Vec<_> = self.gtag.keys().filter(|key| !wanted.iter().any(|wanted| wanted == &key[..])).collect();
@@ -152,6 +153,8 @@ pub struct KeyTable {
     seks: Seks,
     counters: Counters,
     sync: Sync,
+    /// Own keys that were given counters by this process and are not removed yet.
+    counted: BTreeSet<KeyId>,
     changed: bool,
 }
 
@@ -173,9 +176,7 @@ impl KeyTable {
         } else if let Some(known) = self.own(key.key_id) {
             known.role
         } else {
-            let counter_block =
-                self.counters.allocate(key.key_id).ok_or(MapError::CountersFull(self.counters.blocks()))?;
-            SekRole::Seal { counter_block, active: false }
+            SekRole::Seal { counter_block: self.counter_block(key.key_id)?, active: false }
         };
         let sek = Sek {
             key_id: key.key_id,
@@ -190,12 +191,25 @@ impl KeyTable {
             gtag: gtag.map_or([0; 16], |gtag| *gtag.expose()),
         };
         self.changed = true;
-        self.seks.insert(&sek).map_err(|_| {
-            if let SekRole::Seal { counter_block, .. } = role {
-                self.counters.release(counter_block, key.key_id);
-            }
-            MapError::KeysFull(self.sync.page().sek_slots.load(Ordering::Relaxed))
+        self.insert(&sek)
+    }
+
+    /// Counters for an own key: those it has, or fresh ones for a key that never had any. They never start over.
+    fn counter_block(&mut self, key_id: KeyId) -> Result<u32, MapError> {
+        if let Some(block) = self.block_of(key_id) {
+            return Ok(block);
+        }
+        if !self.counted.insert(key_id) {
+            return Err(MapError::CountersLost(key_id));
+        }
+        self.counters.allocate(key_id).ok_or_else(|| {
+            self.counted.remove(&key_id);
+            MapError::CountersFull(self.counters.blocks())
         })
+    }
+
+    fn insert(&self, sek: &Sek) -> Result<(), MapError> {
+        self.seks.insert(sek).map_err(|_| MapError::KeysFull(self.sync.page().sek_slots.load(Ordering::Relaxed)))
     }
 
     /// Makes an own key the one that seals its group.
@@ -203,13 +217,12 @@ impl KeyTable {
         let mut key = self.own(key_id).filter(|key| key.group == *group).ok_or(MapError::NoSuchKey(key_id))?;
         set_active(&mut key, true);
         self.changed = true;
-        let full = |_| MapError::KeysFull(self.sync.page().sek_slots.load(Ordering::Relaxed));
-        self.seks.insert(&key).map_err(full)?;
+        self.insert(&key)?;
         for mut other in self.seks.iter() {
             let is_active = matches!(other.role, SekRole::Seal { active: true, .. });
             if is_active && other.group == *group && other.key_id != key_id {
                 set_active(&mut other, false);
-                self.seks.insert(&other).map_err(full)?;
+                self.insert(&other)?;
             }
         }
         Ok(())
@@ -217,10 +230,10 @@ impl KeyTable {
 
     /// Wipes a key and frees its counters; one that is not there is removed already.
     pub fn remove(&mut self, key_id: KeyId) {
-        let own = self.own(key_id);
         self.changed |= self.seks.remove(key_id);
-        if let Some(SekRole::Seal { counter_block, .. }) = own.map(|key| key.role) {
-            self.counters.release(counter_block, key_id);
+        self.counted.remove(&key_id);
+        if let Some(block) = self.block_of(key_id) {
+            self.counters.release(block, key_id);
         }
     }
 
@@ -258,6 +271,19 @@ impl KeyTable {
     /// Leaves a sign of life, milliseconds of CLOCK_BOOTTIME.
     pub fn heartbeat(&self, boottime_ms: u64) {
         self.sync.page().control_heartbeat_ms.store(boottime_ms, Ordering::Relaxed);
+    }
+
+    /// Frees counters whose keys are not there: of a process that ended between the two steps of an installation.
+    fn release_orphans(&self) {
+        for (block, key_id) in self.counters.owners() {
+            if self.own(key_id).is_none() {
+                self.counters.release(block, key_id);
+            }
+        }
+    }
+
+    fn block_of(&self, key_id: KeyId) -> Option<u32> {
+        self.counters.owners().find(|(_, owner)| *owner == key_id).map(|(block, _)| block)
     }
 
     fn own(&self, key_id: KeyId) -> Option<Sek> {
@@ -313,6 +339,7 @@ mod tests {
             seks: Seks::anonymous(slots).unwrap(),
             counters: Counters::anonymous(blocks).unwrap(),
             sync,
+            counted: BTreeSet::new(),
             changed: false,
         }
     }
@@ -375,6 +402,26 @@ mod tests {
     }
 
     #[test]
+    fn a_key_whose_record_was_lost_goes_on_with_its_counters() {
+        let mut table = table(64, 4);
+        table.install(&key(1, true), &gtags()).unwrap();
+        let block = table.block_of(KeyId(1)).unwrap();
+        table.counters.reserve(block, KeyId(1), 0).unwrap();
+        table.seks.clear();
+        table.install(&key(1, true), &gtags()).unwrap();
+        assert_eq!(table.sealed(), [(KeyId(1), BLOCK)], "no (key, counter) pair is used twice");
+    }
+
+    #[test]
+    fn counters_without_a_key_are_freed() {
+        let mut table = table(64, 4);
+        table.install(&key(1, true), &gtags()).unwrap();
+        table.counters.allocate(KeyId(9)).unwrap();
+        table.release_orphans();
+        assert_eq!(table.counters.owners().map(|(_, key_id)| key_id).collect::<Vec<_>>(), [KeyId(1)]);
+    }
+
+    #[test]
     fn removed_keys_give_slots_and_counters_back() {
         let mut table = table(64, 1);
         table.install(&key(1, true), &gtags()).unwrap();
@@ -386,14 +433,25 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_takes_no_counters_along() {
+    fn a_full_table_is_an_error_and_keeps_no_counters() {
         let mut table = table(4, 8);
         for id in 1..=4 {
             table.install(&key(id, false), &gtags()).unwrap();
         }
-        for id in 5..20 {
+        for id in 5..9 {
             assert!(matches!(table.install(&key(id, true), &gtags()), Err(MapError::KeysFull(4))));
+            table.remove(KeyId(id));
         }
+        assert_eq!(table.counters.owners().count(), 0);
+    }
+
+    #[test]
+    fn a_key_whose_counters_were_lost_never_seals_again() {
+        let mut table = table(64, 4);
+        table.install(&key(1, true), &gtags()).unwrap();
+        table.seks.clear();
+        table.release_orphans();
+        assert!(matches!(table.install(&key(1, true), &gtags()), Err(MapError::CountersLost(KeyId(1)))));
     }
 
     #[test]

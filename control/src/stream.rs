@@ -49,7 +49,7 @@ impl MessageStream {
     /// The next message; `None` when there is none yet. The event loop is edge-triggered: call until `None`.
     pub fn receive<M: Message + Default>(&mut self) -> Result<Option<M>, StreamError> {
         loop {
-            if let Some(message) = self.reader.next()? {
+            if let Some(message) = self.reader.message()? {
                 return Ok(Some(message));
             }
             let mut chunk = [0; CHUNK_LEN];

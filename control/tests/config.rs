@@ -156,7 +156,7 @@ fn every_mistake_is_answered_with_its_place_and_its_fix() {
             whole("address = \"239.1.1.1\"\nzzz = 1"),
             ":14:1: unknown key \"zzz\" in [[group]]; expected one of address, ports, sources, protection",
         ),
-        (whole(&format!("address = \"239.1.1.1\"\ngak = [{{ epoc = 1, file = \"x\" }}]")), "did you mean \"epoch\"?"),
+        (whole("address = \"239.1.1.1\"\ngak = [{ epoc = 1, file = \"x\" }]"), "did you mean \"epoch\"?"),
         (
             format!("{HEAD}[[interface]]\nname = \"x\"\nrole = \"trustd\"\n"),
             ":8:8: unknown value \"trustd\" in [[interface]]; did you mean \"trusted\"?",

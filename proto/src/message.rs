@@ -59,7 +59,7 @@ impl FrameReader {
     }
 
     /// The next whole message, `None` until more bytes come. After an error the stream is unusable.
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn message<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
         let rest = &self.buffer[self.consumed..];
         let Some((length, rest)) = rest.split_first_chunk::<LENGTH_LEN>() else {
             return Ok(None);
@@ -92,7 +92,7 @@ mod tests {
         let mut seen = 0;
         for chunk in bytes.chunks(7) {
             reader.push(chunk);
-            while let Some(message) = reader.next::<MissingKey>().unwrap() {
+            while let Some(message) = reader.message::<MissingKey>().unwrap() {
                 assert_eq!((message.key_id, message.group.len()), (seen, seen as usize));
                 seen += 1;
             }
@@ -104,9 +104,9 @@ mod tests {
     fn nonsense_is_refused() {
         let mut reader = FrameReader::default();
         reader.push(&[0xff; 8]);
-        assert!(matches!(reader.next::<Hello>(), Err(FrameError::TooLong { .. })));
+        assert!(matches!(reader.message::<Hello>(), Err(FrameError::TooLong { .. })));
         let mut reader = FrameReader::default();
         reader.push(&[0, 0, 0, 1, 0xff]);
-        assert!(matches!(reader.next::<Hello>(), Err(FrameError::Malformed(_))));
+        assert!(matches!(reader.message::<Hello>(), Err(FrameError::Malformed(_))));
     }
 }

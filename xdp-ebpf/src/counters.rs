@@ -50,6 +50,12 @@ impl Counters {
         self.0.len()
     }
 
+    /// Blocks in use, and the keys they belong to.
+    pub fn owners(&self) -> impl Iterator<Item = (u32, KeyId)> {
+        let owners = self.0.iter().map(|block| block.key_id.load(Ordering::Acquire));
+        (0..).zip(owners).filter(|(_, key_id)| *key_id != 0).map(|(block, key_id)| (block, KeyId(key_id as u32)))
+    }
+
     /// Gives a free block to a new key; `None` when every block is in use. For control, and only for a key that has never
     /// sealed: the counters start over.
     pub fn allocate(&self, key_id: KeyId) -> Option<u32> {
@@ -115,6 +121,7 @@ mod tests {
         counters.release(first, KeyId(7));
         assert_eq!(counters.reserve(first, KeyId(7), 0), None);
         assert_eq!(counters.allocate(KeyId(9)), Some(first));
+        assert_eq!(counters.owners().collect::<std::vec::Vec<_>>(), [(first, KeyId(9)), (second, KeyId(8))]);
     }
 
     #[test]

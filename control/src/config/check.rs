@@ -187,20 +187,12 @@ impl Checker<'_> {
         } else if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
             self.refuse(&node.name.span(), "node name with white space or control characters; expected a plain word");
         }
+        let place = node.instance.as_ref().map_or(node.name.span(), Spanned::span);
+        let instance = node.instance.map_or_else(|| DEFAULT_INSTANCE.to_owned(), Spanned::into_inner);
         let run_dir = node.run_dir.unwrap_or_else(|| DEFAULT_RUN_DIR.into());
-        let instance = match node.instance {
-            Some(instance) => {
-                if let Err(expected) = check_instance(instance.get_ref()) {
-                    self.refuse(&instance.span(), format!("instance \"{}\": {expected}", instance.get_ref()));
-                } else if run_dir.join(instance.get_ref()).join("dataplane.sock").as_os_str().len() > SOCKET_PATH_LEN {
-                    let message =
-                        format!("run_dir and instance make socket paths over {SOCKET_PATH_LEN} bytes; shorten");
-                    self.refuse(&instance.span(), message);
-                }
-                instance.into_inner()
-            }
-            None => DEFAULT_INSTANCE.to_owned(),
-        };
+        if let Err(message) = check_place(&run_dir, &instance) {
+            self.refuse(&place, message);
+        }
         let identity = self.key_file(&node.identity.span(), node.identity.get_ref(), keyfile::read_identity)?;
         Some(Node {
             name: node.name.into_inner(),
@@ -401,11 +393,18 @@ impl Checker<'_> {
     }
 }
 
-/// Whether a word can name an instance: it becomes a directory.
-pub(crate) fn check_instance(instance: &str) -> Result<(), &'static str> {
+/// Whether an instance can live there: its name becomes a directory with sockets in it.
+pub(super) fn check_place(run_dir: &Path, instance: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if instance.is_empty() || instance.len() > 32 || !instance.chars().all(plain) || instance.starts_with('.') {
-        return Err("expected 1 to 32 letters, digits, '-', '_' or '.', not starting with '.'");
+        let expected = "expected 1 to 32 letters, digits, '-', '_' or '.', not starting with '.'";
+        return Err(format!("instance \"{instance}\": {expected}"));
+    }
+    if !run_dir.is_absolute() || run_dir.as_os_str().as_encoded_bytes().iter().any(|byte| byte.is_ascii_control()) {
+        return Err(format!("run_dir {run_dir:?}: expected an absolute path without control characters"));
+    }
+    if run_dir.join(instance).join("dataplane.sock").as_os_str().len() > SOCKET_PATH_LEN {
+        return Err(format!("run_dir and instance make socket paths over {SOCKET_PATH_LEN} bytes; shorten them"));
     }
     Ok(())
 }

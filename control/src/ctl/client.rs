@@ -1,0 +1,84 @@
+//! The connection to gemcastd: one question, one answer.
+
+use super::{Exit, Failure};
+use gemcast_proto::api::{self, error::Code, request, response};
+use gemcast_proto::message::{self, FrameReader};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// A daemon that does not answer within this is taken for stuck.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// Asks the daemon at a socket.
+pub fn ask(socket: &Path, request: request::Body) -> Result<response::Body, Failure> {
+    let answer = exchange(socket, request).map_err(|error| unreachable(socket, &error))?;
+    match answer.body {
+        Some(response::Body::Error(error)) => Err(Failure::new(
+            match error.code() {
+                Code::NotPermitted => Exit::NotPermitted,
+                Code::Failed | Code::NotFound | Code::Unavailable => Exit::Error,
+            },
+            error.message,
+        )),
+        Some(answer) => Ok(answer),
+        None => {
+            let message = "the daemon's answer is not known to this version; use gemctl and gemcastd of one version";
+            Err(Failure::new(Exit::Error, message))
+        }
+    }
+}
+
+fn exchange(socket: &Path, request: request::Body) -> io::Result<api::Response> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER_WAIT))?;
+    stream.set_write_timeout(Some(ANSWER_WAIT))?;
+    let mut bytes = Vec::new();
+    message::encode(&api::Request { body: Some(request) }, &mut bytes);
+    // A daemon that refuses this client says so and closes without reading.
+    let written = stream.write_all(&bytes);
+    let mut reader = FrameReader::default();
+    let mut chunk = [0; 1 << 16];
+    loop {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        if let Some(answer) = reader.message().map_err(invalid)? {
+            return Ok(answer);
+        }
+        match stream.read(&mut chunk) {
+            Ok(0) => {
+                written?;
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(length) => reader.push(&chunk[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> Failure {
+    let place = socket.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let message = format!("not permitted to use {place}; run gemctl as root or as gemcastd's user");
+            Failure::new(Exit::NotPermitted, message)
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            let message = format!(
+                "gemcastd is not reachable at {place}: {error}; start gemcastd, or name its socket with --socket, or \
+                 with --run-dir and --instance"
+            );
+            Failure::new(Exit::Unreachable, message)
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            let message = format!("gemcastd at {place} does not answer within {ANSWER_WAIT:?}; see its log");
+            Failure::new(Exit::Unreachable, message)
+        }
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            let message = format!("gemcastd at {place} hung up without an answer; see its log");
+            Failure::new(Exit::Unreachable, message)
+        }
+        _ => Failure::new(Exit::Unreachable, format!("gemcastd at {place}: {error}")),
+    }
+}

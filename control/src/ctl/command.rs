@@ -1,0 +1,142 @@
+//! gemctl's command line, and what each command does.
+
+use super::{Exit, Failure, Form, client, key, show, text};
+use crate::config::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
+use clap::{Args, Parser, Subcommand};
+use gemcast_proto::api::{Empty, RotateKey, request, response};
+use std::path::{Path, PathBuf};
+
+/// Show and change a running gemcast gateway, and make its keys.
+///
+/// Exit codes: 0 done and healthy, 1 error, 2 usage, 3 degraded (status), 4 gemcastd not reachable, 5 configuration
+/// invalid, 6 not permitted.
+#[derive(Parser)]
+#[command(name = "gemctl", version)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    /// Form of the output
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Form,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the daemon is.
+#[derive(Args)]
+struct Place {
+    /// gemcastd's socket
+    #[arg(long, global = true, value_name = "PATH", conflicts_with_all = ["run_dir", "instance"])]
+    socket: Option<PathBuf>,
+    /// Run directory of the gateway
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+    /// Instance of the gateway
+    #[arg(long, global = true, value_name = "NAME", default_value = DEFAULT_INSTANCE)]
+    instance: String,
+}
+
+impl Place {
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.run_dir.join(&self.instance).join("api.sock"))
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Whether all is well, and what is not
+    Status,
+    /// Gateways
+    #[command(subcommand)]
+    Node(List),
+    /// Multicast groups
+    #[command(subcommand)]
+    Group(List),
+    /// Interfaces, with every frame accounted for
+    #[command(subcommand)]
+    Iface(List),
+    /// Babel neighbours
+    #[command(subcommand)]
+    Neighbour(List),
+    /// Keys, and files of keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Subcommand)]
+enum List {
+    /// List them
+    List,
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// List source encryption keys, own and learnt
+    List,
+    /// Replace the key this gateway sends a group with
+    Rotate {
+        /// The group as `gemctl group list` shows it
+        group: String,
+    },
+    /// Make a key file (no gemcastd needed)
+    Generate {
+        /// What it is for
+        #[arg(value_enum)]
+        kind: key::Kind,
+        /// The file, which must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Show the public part of a key file (no gemcastd needed)
+    Show {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// Carries out a command line.
+pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let Arguments { place, output: form, command } = arguments;
+    let socket = place.socket();
+    match command {
+        Command::Status => {
+            let response::Body::Status(status) = client::ask(&socket, request::Body::Status(Empty {}))? else {
+                return Err(mismatch());
+            };
+            show(form, &status, text::status)?;
+            Ok(if status.problems.is_empty() { Exit::Healthy } else { Exit::Degraded })
+        }
+        Command::Node(List::List) => list(form, &socket, request::Body::Nodes(Empty {})),
+        Command::Group(List::List) => list(form, &socket, request::Body::Groups(Empty {})),
+        Command::Iface(List::List) => list(form, &socket, request::Body::Interfaces(Empty {})),
+        Command::Neighbour(List::List) => list(form, &socket, request::Body::Neighbours(Empty {})),
+        Command::Key(KeyCommand::List) => list(form, &socket, request::Body::Keys(Empty {})),
+        Command::Key(KeyCommand::Rotate { group }) => {
+            list(form, &socket, request::Body::RotateKey(RotateKey { group }))
+        }
+        Command::Key(KeyCommand::Generate { kind, out }) => {
+            show(form, &key::generate(kind, &out)?, key::KeyFile::text).map(|()| Exit::Healthy)
+        }
+        Command::Key(KeyCommand::Show { file }) => {
+            show(form, &key::show(&file)?, key::KeyFile::text).map(|()| Exit::Healthy)
+        }
+    }
+}
+
+/// Asks and shows the answer.
+fn list(form: Form, socket: &Path, request: request::Body) -> Result<Exit, Failure> {
+    match client::ask(socket, request)? {
+        response::Body::Nodes(nodes) => show(form, &nodes, text::nodes)?,
+        response::Body::Groups(groups) => show(form, &groups, text::groups)?,
+        response::Body::Keys(keys) => show(form, &keys, text::keys)?,
+        response::Body::Interfaces(interfaces) => show(form, &interfaces, text::interfaces)?,
+        response::Body::Neighbours(neighbours) => show(form, &neighbours, text::neighbours)?,
+        response::Body::Rotated(rotated) => show(form, &rotated, text::rotated)?,
+        response::Body::Status(_) | response::Body::Error(_) => return Err(mismatch()),
+    }
+    Ok(Exit::Healthy)
+}
+
+fn mismatch() -> Failure {
+    Failure::new(Exit::Error, "the daemon answered another question; use gemctl and gemcastd of one version")
+}

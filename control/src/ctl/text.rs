@@ -1,0 +1,329 @@
+//! Answers as text: columns that read like ip, birdc and wg.
+
+use gemcast_proto::api;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `gemctl status`.
+pub fn status(status: &api::Status) -> String {
+    let mut text =
+        format!("gateway {} ({}), instance {}: {}\n", status.node, status.node_id, status.instance, status.state);
+    let mut line = |name: &str, value: String| writeln!(text, "  {name:<12}{value}").expect("a String grows");
+    line("running", format!("{}, version {}, process {}", duration(status.uptime_seconds), status.version, status.pid));
+    line("config", status.config.clone());
+    if let Some(data_plane) = &status.data_plane {
+        let value = if data_plane.connected {
+            let flows = if data_plane.applied { "flows in force" } else { "flows pending" };
+            format!(
+                "connected, version {}, {}, {flows}, maps {}",
+                data_plane.version,
+                count(data_plane.workers, "worker"),
+                data_plane.incarnation
+            )
+        } else {
+            "not connected".into()
+        };
+        line("data plane", value);
+    }
+    if let Some(totals) = &status.totals {
+        line("interfaces", format!("{} up of {}", totals.interfaces_up, totals.interfaces));
+        line("groups", totals.groups.to_string());
+        line("nodes", totals.nodes.to_string());
+        line("neighbours", format!("{} up of {}", totals.neighbours_up, totals.neighbours));
+        line("keys", totals.keys.to_string());
+        let (received, forwarded) = (totals.received, totals.forwarded);
+        let rest = format!("passed {}, dropped {}", totals.passed, totals.dropped);
+        line("frames", format!("received {received}, forwarded {forwarded}, {rest}"));
+    }
+    if !status.problems.is_empty() {
+        writeln!(text, "problems").expect("a String grows");
+        for problem in &status.problems {
+            writeln!(text, "  {} {}: {}", problem.code, problem.subject, problem.text).expect("a String grows");
+            writeln!(text, "    fix: {}", problem.fix).expect("a String grows");
+        }
+    }
+    text
+}
+
+/// `gemctl node list`.
+pub fn nodes(nodes: &api::Nodes) -> String {
+    let mut table = Table::new(["Node id", "Name", "Keys", "Version"]);
+    for node in &nodes.nodes {
+        let name = if node.this { format!("{} (this)", node.name) } else { node.name.clone() };
+        table.row([node.id.clone(), name, node.keys.to_string(), node.version.to_string()]);
+    }
+    table.text()
+}
+
+/// `gemctl group list`.
+pub fn groups(groups: &api::Groups) -> String {
+    let heads = ["Group", "Protection", "Direction", "Ports", "Sources", "Epoch", "Key", "Nodes", "Sealed", "Opened"];
+    let mut table = Table::new(heads);
+    for group in &groups.groups {
+        let direction = match (group.send, group.receive) {
+            (true, true) => "send, receive",
+            (true, false) => "send",
+            (false, true) => "receive",
+            (false, false) => "none",
+        };
+        let relayed = group.protection == "none";
+        let protection = if relayed { "none".into() } else { group.suite.clone() };
+        table.row([
+            group.group.clone(),
+            protection,
+            direction.into(),
+            or_dash(&joined(&group.ports), "any"),
+            or_dash(&joined(&group.sources), "any"),
+            group.epochs.last().map_or("-".into(), ToString::to_string),
+            group.active_key.clone().unwrap_or("-".into()),
+            group.source_nodes.to_string(),
+            if relayed { format!("{} relayed", group.relayed) } else { group.sealed.to_string() },
+            group.opened.to_string(),
+        ]);
+    }
+    table.text()
+}
+
+/// `gemctl key list`.
+pub fn keys(keys: &api::Keys) -> String {
+    let now = now_ms();
+    let mut table = Table::new(["Key", "Group", "Epoch", "Origin", "State", "Suite", "Expires", "Packets"]);
+    for key in &keys.keys {
+        let origin = if key.origin_name.is_empty() { &key.origin } else { &key.origin_name };
+        let expires = match key.not_after_ms.checked_sub(now) {
+            Some(left) => format!("in {}", duration(left / 1000)),
+            None => "expired".into(),
+        };
+        table.row([
+            key.key_id.clone(),
+            key.group.clone(),
+            key.epoch.to_string(),
+            origin.clone(),
+            key.state.clone(),
+            or_dash(&key.suite, "-"),
+            expires,
+            if key.packets > 0 { key.packets.to_string() } else { "-".into() },
+        ]);
+    }
+    table.text()
+}
+
+/// `gemctl iface list`.
+pub fn interfaces(interfaces: &api::Interfaces) -> String {
+    let mut text = String::new();
+    for interface in &interfaces.interfaces {
+        let mut facts = vec![interface.role.clone(), interface.state.clone()];
+        if interface.ifindex > 0 {
+            facts.push(format!("mtu {}", interface.mtu));
+        }
+        if !interface.xdp_mode.is_empty() {
+            facts.push(format!("xdp {}/{}", interface.xdp_mode, interface.bind_mode));
+            facts.push(count(interface.queues, "queue"));
+        }
+        if interface.babel {
+            facts.push(format!("babel {}", or_dash(&interface.link_local, "without address")));
+        }
+        if !interface.ipv4.is_empty() {
+            facts.push(interface.ipv4.clone());
+        }
+        writeln!(text, "{}: {}", interface.name, facts.join(", ")).expect("a String grows");
+        if !interface.reason.is_empty() {
+            writeln!(text, "    {}", interface.reason).expect("a String grows");
+        }
+        let mut line = |name: &str, total: u64, detail: String| {
+            let line = format!("    {name:<10}{total:>12}  {detail}");
+            writeln!(text, "{}", line.trim_end()).expect("a String grows");
+        };
+        line("received", interface.received, String::new());
+        line("forwarded", interface.forwarded, format!("of {} redirected to a worker", interface.redirected));
+        line("passed", interface.passed_total, reasons(&interface.passed));
+        line("dropped", interface.dropped_total, reasons(&interface.dropped));
+        if interface.held > 0 {
+            line("held", interface.held, "waiting for a key".into());
+        }
+        line("sent", interface.sent, bytes(interface.sent_bytes));
+        if !interface.unsent.is_empty() {
+            line("unsent", interface.unsent.values().sum(), reasons(&interface.unsent));
+        }
+    }
+    text
+}
+
+/// `gemctl neighbour list`.
+pub fn neighbours(neighbours: &api::Neighbours) -> String {
+    let mut table =
+        Table::new(["Interface", "Address", "State", "Hellos", "Heard", "Rxcost", "Txcost", "Cost", "RTT", "Sync"]);
+    for neighbour in &neighbours.neighbours {
+        let sync = if neighbour.sync == "differs" {
+            format!("differs, {} queued", neighbour.objects_queued)
+        } else {
+            neighbour.sync.clone()
+        };
+        table.row([
+            neighbour.interface.clone(),
+            neighbour.address.clone(),
+            if neighbour.up { "up" } else { "down" }.into(),
+            neighbour.hello_history.clone(),
+            format!("{}.{} s ago", neighbour.last_heard_ms / 1000, neighbour.last_heard_ms % 1000 / 100),
+            cost(neighbour.rxcost),
+            cost(neighbour.txcost),
+            cost(neighbour.cost),
+            neighbour.rtt_us.map_or("-".into(), |rtt| format!("{}.{:03} ms", rtt / 1000, rtt % 1000)),
+            sync,
+        ]);
+    }
+    table.text()
+}
+
+/// `gemctl key rotate`.
+pub fn rotated(rotated: &api::Rotated) -> String {
+    let left = rotated.takes_over_at_ms.saturating_sub(now_ms());
+    let when = if left > 0 { format!("in {}.{} s", left / 1000, left % 1000 / 100) } else { "now".into() };
+    let old = or_dash(&rotated.old_key, "none");
+    format!("group {}: key {} takes over from {old} {when}\n", rotated.group, or_dash(&rotated.new_key, "(to come)"))
+}
+
+/// Babel's infinity.
+fn cost(cost: u32) -> String {
+    if cost >= 0xffff { "inf".into() } else { cost.to_string() }
+}
+
+/// Counters by reason, the largest first.
+fn reasons(reasons: &BTreeMap<String, u64>) -> String {
+    let mut reasons: Vec<_> = reasons.iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let reasons: Vec<_> = reasons.into_iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    reasons.join(", ")
+}
+
+fn joined<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn or_dash(text: &str, otherwise: &str) -> String {
+    if text.is_empty() { otherwise.into() } else { text.into() }
+}
+
+fn count(number: u32, name: &str) -> String {
+    format!("{number} {name}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The two largest units: `45s`, `3m 12s`, `1h 5m`, `2d 3h`.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+/// Bytes with a binary unit, as `wg` shows transfers.
+fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut scaled = bytes as f64;
+    let mut unit = "B";
+    for larger in UNITS {
+        if scaled < 1024.0 {
+            break;
+        }
+        scaled /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{scaled:.2} {unit}") }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Left-aligned columns, two spaces apart.
+struct Table<const N: usize> {
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    fn new(heads: [&str; N]) -> Self {
+        Self { rows: vec![heads.map(str::to_owned)] }
+    }
+
+    fn row(&mut self, row: [String; N]) {
+        self.rows.push(row);
+    }
+
+    fn text(&self) -> String {
+        let widths: [usize; N] =
+            std::array::from_fn(|column| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_align_and_lines_end_clean() {
+        let mut table = Table::new(["Name", "Role"]);
+        table.row(["wan0".into(), "untrusted".into()]);
+        table.row(["a-long-name".into(), "x".into()]);
+        assert_eq!(table.text(), "Name         Role\nwan0         untrusted\na-long-name  x\n");
+    }
+
+    #[test]
+    fn numbers_read_like_the_tools_operators_know() {
+        assert_eq!([45, 192, 3_900, 190_000].map(duration), ["45s", "3m 12s", "1h 5m", "2d 4h"]);
+        assert_eq!([0, 1023, 1536, 5 << 30].map(bytes), ["0 B", "1023 B", "1.50 KiB", "5.00 GiB"]);
+        assert_eq!([96, 65535].map(cost), ["96", "inf"]);
+    }
+
+    #[test]
+    fn reasons_come_largest_first() {
+        let counts = BTreeMap::from([("gtag".to_owned(), 2), ("replay".to_owned(), 90)]);
+        assert_eq!(reasons(&counts), "replay 90, gtag 2");
+    }
+
+    #[test]
+    fn an_interface_tells_its_whole_account() {
+        let interface = api::Interface {
+            name: "wan0".into(),
+            role: "untrusted".into(),
+            state: "up".into(),
+            ifindex: 3,
+            mtu: 1500,
+            babel: true,
+            link_local: "fe80::1".into(),
+            xdp_mode: "driver".into(),
+            bind_mode: "copy".into(),
+            queues: 1,
+            received: 100,
+            redirected: 60,
+            forwarded: 55,
+            passed_total: 30,
+            dropped_total: 15,
+            passed: BTreeMap::from([("link_local".into(), 30)]),
+            dropped: BTreeMap::from([("gtag".into(), 10), ("replay".into(), 5)]),
+            sent: 7,
+            sent_bytes: 2048,
+            ..Default::default()
+        };
+        let text = interfaces(&api::Interfaces { interfaces: vec![interface] });
+        let expected = "\
+wan0: untrusted, up, mtu 1500, xdp driver/copy, 1 queue, babel fe80::1
+    received           100
+    forwarded           55  of 60 redirected to a worker
+    passed              30  link_local 30
+    dropped             15  gtag 10, replay 5
+    sent                 7  2.00 KiB
+";
+        assert_eq!(text, expected);
+    }
+}

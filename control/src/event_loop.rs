@@ -1,0 +1,630 @@
+//! The daemon: one thread, one loop over sockets, signals and deadlines, with the engine in the middle.
+//!
+//! Whatever happens becomes an input of the engine; whatever the engine wants becomes a packet, a map entry or a log line.
+//! Nothing here decides anything about keys or routes, and no packet of user data comes by.
+
+use crate::api::{self, Api, Asked, ClientId};
+use crate::babel::BabelSocket;
+use crate::clock;
+use crate::config::Config;
+use crate::instance::Instance;
+use crate::interfaces::Interfaces;
+use crate::link::{DataPlaneLink, LinkEvent};
+use crate::log::Throttle;
+use crate::maps::{Gtags, MapError, Maps};
+use crate::netlink::Netlink;
+use crate::report::{Report, problem};
+use crate::store::{State, Store};
+use gemcast_engine::Engine;
+use gemcast_engine::input::Input;
+use gemcast_engine::output::{Event, Output};
+use gemcast_proto::api::{Problem, error::Code, request, response};
+use gemcast_proto::id::Group;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const STOP: Token = Token(0);
+const RELOAD: Token = Token(1);
+const NETLINK: Token = Token(2);
+const BABEL: Token = Token(3);
+const LINK: Token = Token(4);
+/// Clients of the API have the tokens after it.
+const API: Token = Token(5);
+
+/// Datagrams taken in before other work gets its turn.
+const BABEL_BATCH: usize = 128;
+/// Heartbeat, packet counts, map repair.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the state is saved without a reason.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a client waits for fresh counters before it gets the last ones.
+const STATS_WAIT: Duration = Duration::from_millis(500);
+/// A wall clock further behind the last one seen went back.
+const CLOCK_TOLERANCE_MS: u64 = 30_000;
+
+/// Why the daemon cannot start, or not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another one is running, or the run directory cannot be used.
+    #[error(transparent)]
+    Instance(#[from] crate::instance::InstanceError),
+    /// The Babel port is taken.
+    #[error(
+        "UDP port {0} is in use; stop the other routing daemon, or set another babel_port in [domain] on every gateway"
+    )]
+    PortInUse(u16),
+    /// Something the kernel refused.
+    #[error("cannot {what}: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The operating system has no randomness to give.
+    #[error("the operating system gave no random numbers")]
+    Random,
+}
+
+/// A client that waits for fresh counters.
+struct Waiting {
+    client: ClientId,
+    request: request::Body,
+    until: Instant,
+}
+
+/// The running daemon.
+pub struct Daemon {
+    poll: Poll,
+    config: Config,
+    config_path: PathBuf,
+    started: Instant,
+    /// Held open for the signal handler's other end.
+    _stop: UnixStream,
+    reload: UnixStream,
+    netlink: Netlink,
+    interfaces: Interfaces,
+    babel: BabelSocket,
+    babel_pending: bool,
+    link: DataPlaneLink,
+    maps: Option<Maps>,
+    gtags: Gtags,
+    engine: Engine,
+    api: Api,
+    waiting: Vec<Waiting>,
+    store: Store,
+    state: State,
+    /// Trouble by the code of its [`Problem`].
+    troubles: Vec<Problem>,
+    tick_at: Instant,
+    save_at: Instant,
+    send_failures: Throttle,
+    refusals: Throttle,
+    // Last, so that the lock is the last thing to go.
+    instance: Instance,
+}
+
+impl Daemon {
+    /// Opens everything. On an error nothing is left behind.
+    pub fn start(config: Config, config_path: PathBuf) -> Result<Self, StartError> {
+        let wrong = |what| move |error| StartError::Io { what, error };
+        let started = Instant::now();
+        let instance = Instance::claim(&config.instance_dir())?;
+        let poll = Poll::new().map_err(wrong("make an event queue"))?;
+        let registry = poll.registry();
+        let (stop, reload) = signals().map_err(wrong("catch signals"))?;
+        let netlink = Netlink::open().map_err(wrong("list the interfaces"))?;
+        let babel = BabelSocket::bind(config.babel_port).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortInUse(config.babel_port),
+            _ => StartError::Io { what: "open the Babel socket", error },
+        })?;
+        let api =
+            Api::listen(&instance.path().join("api.sock"), registry, API).map_err(wrong("listen on the API socket"))?;
+        let link = DataPlaneLink::new(&config, LINK, started, clock::jitter);
+
+        let sockets = [
+            (stop.as_raw_fd(), STOP),
+            (reload.as_raw_fd(), RELOAD),
+            (netlink.as_raw_fd(), NETLINK),
+            (babel.as_raw_fd(), BABEL),
+        ];
+        for (socket, token) in sockets {
+            let watched = registry.register(&mut SourceFd(&socket), token, Interest::READABLE);
+            watched.map_err(wrong("watch the sockets"))?;
+        }
+
+        let seed = clock::seed().map_err(|_| StartError::Random)?;
+        let engine = Engine::new(config.engine(), *seed, clock::now());
+        let node_id = engine.node_id().to_string();
+        let store = Store::new(&config.node.state_dir);
+        let (state, lost) = store.load(&node_id);
+        let mut daemon = Self {
+            poll,
+            config,
+            config_path,
+            started,
+            _stop: stop,
+            reload,
+            netlink,
+            interfaces: Interfaces::default(),
+            babel,
+            babel_pending: true,
+            link,
+            maps: None,
+            gtags: Gtags::new(),
+            engine,
+            api,
+            waiting: Vec::new(),
+            store,
+            state,
+            troubles: Vec::new(),
+            tick_at: started,
+            save_at: started,
+            send_failures: Throttle::default(),
+            refusals: Throttle::default(),
+            instance,
+        };
+        if let Some(error) = lost {
+            tracing::warn!("{error}");
+        }
+        daemon.check_clock();
+        daemon.state.starts += 1;
+        tracing::info!(
+            node = %daemon.config.node.name, id = %node_id, instance = %daemon.config.node.instance,
+            interfaces = daemon.config.interfaces.len(), groups = daemon.config.groups.len(),
+            "gemcastd {} started", env!("CARGO_PKG_VERSION"),
+        );
+        daemon.configure_interfaces();
+        daemon.settle();
+        Ok(daemon)
+    }
+
+    /// Runs until a signal says stop.
+    pub fn run(&mut self) -> Result<(), StartError> {
+        let mut events = Events::with_capacity(128);
+        // Without systemd there is nobody to notify.
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+        loop {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled.map_err(|error| StartError::Io { what: "wait for events", error })?,
+            }
+            for event in &events {
+                match event.token() {
+                    STOP => {
+                        tracing::info!("stopping; the data plane goes on with the keys it has");
+                        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+                        self.save();
+                        return Ok(());
+                    }
+                    RELOAD => self.on_reload(),
+                    NETLINK => self.on_netlink(),
+                    BABEL => self.babel_pending = true,
+                    LINK => {
+                        let heard = self.link.ready(self.poll.registry(), Instant::now());
+                        self.on_link(heard);
+                    }
+                    token => {
+                        let asked = self.api.ready(token, self.poll.registry(), Instant::now());
+                        asked.into_iter().for_each(|asked| self.on_request(asked));
+                    }
+                }
+            }
+            if self.babel_pending {
+                self.on_babel();
+            }
+            self.on_time();
+            self.settle();
+        }
+    }
+
+    /// Time until the next thing is due.
+    fn timeout(&self) -> Duration {
+        if self.babel_pending {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let mut due = self.tick_at.min(self.link.deadline());
+        due = self.waiting.iter().map(|waiting| waiting.until).fold(due, Instant::min);
+        let own = due.saturating_duration_since(now);
+        match self.engine.next_deadline() {
+            Some(deadline) => own.min(deadline - clock::now().mono),
+            None => own,
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = clock::now();
+        if self.engine.next_deadline().is_some_and(|deadline| deadline <= now.mono) {
+            self.engine.handle_timeout(now);
+        }
+        let instant = Instant::now();
+        if self.link.deadline() <= instant {
+            let heard = self.link.tick(self.poll.registry(), instant);
+            self.on_link(heard);
+        }
+        if self.tick_at <= instant {
+            self.tick_at = instant + TICK;
+            self.on_tick();
+        }
+        if self.save_at <= instant {
+            self.save_at = instant + SAVE_INTERVAL;
+            self.save();
+        }
+        let due = |waiting: &mut Waiting| waiting.until <= instant;
+        let due: Vec<_> = self.waiting.extract_if(.., due).collect();
+        due.into_iter().for_each(|waiting| self.reply(waiting.client, &waiting.request));
+    }
+
+    fn on_tick(&mut self) {
+        self.api.expire(self.poll.registry(), Instant::now());
+        if self.maps.is_none()
+            && let Some((_, incarnation)) = self.link.peer()
+        {
+            self.on_data_plane(incarnation);
+        }
+        if let Some(maps) = &self.maps {
+            let now = clock::now();
+            maps.keys.heartbeat(now.mono.0 / 1_000);
+            for (key_id, packets) in maps.keys.sealed() {
+                self.engine.handle(now, Input::Sealed { key_id, packets });
+            }
+        }
+    }
+
+    fn on_netlink(&mut self) {
+        match self.netlink.receive() {
+            Ok(true) => self.update_interfaces(),
+            Ok(false) => {}
+            Err(error) => tracing::error!("cannot read interface changes: {error}"),
+        }
+    }
+
+    /// Takes in waiting Babel packets, some at a time.
+    fn on_babel(&mut self) {
+        for _ in 0..BABEL_BATCH {
+            match self.babel.receive() {
+                Ok(Some(received)) => {
+                    self.engine.handle(clock::now(), Input::Packet(self.babel.packet(&received)));
+                }
+                Ok(None) => {
+                    self.babel_pending = false;
+                    return;
+                }
+                Err(error) => {
+                    // An error of an earlier send, reported here; taking it clears it.
+                    tracing::debug!("Babel socket: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_link(&mut self, heard: Vec<LinkEvent>) {
+        for event in heard {
+            match event {
+                LinkEvent::Up { incarnation } => self.on_data_plane(incarnation),
+                LinkEvent::Down => self.engine.handle(clock::now(), Input::DataPlaneDown),
+                LinkEvent::Applied(problems) => {
+                    problems.iter().for_each(|problem| tracing::warn!("data plane: {problem}"));
+                }
+                LinkEvent::MissingKey { key_id, group, epoch } => {
+                    self.engine.handle(clock::now(), Input::MissingKey { key_id, group, epoch });
+                }
+                LinkEvent::Stats => {
+                    let waiting = std::mem::take(&mut self.waiting);
+                    waiting.into_iter().for_each(|waiting| self.reply(waiting.client, &waiting.request));
+                }
+            }
+        }
+    }
+
+    /// Opens the maps of the data plane that just connected, unless they are open, and has the engine fill them.
+    fn on_data_plane(&mut self, incarnation: u64) {
+        let opened = match self.maps.take().filter(|maps| maps.keys.incarnation() == incarnation) {
+            Some(maps) => Ok(maps),
+            None => Maps::open(self.instance.path()),
+        };
+        let maps = match opened {
+            Ok(maps) => maps,
+            Err(error) => return self.begin_trouble("maps", "key maps", &error, "see the log of gemcast-dataplane"),
+        };
+        self.end_trouble("maps");
+        let (incarnation, keys) = (maps.keys.incarnation(), maps.keys.adoptable());
+        tracing::info!(keys = keys.len(), "key maps in use");
+        self.maps = Some(maps);
+        self.engine.handle(clock::now(), Input::DataPlaneUp { incarnation, keys });
+        // Only once everything wanted is there does the rest go: no packet misses a key in between.
+        self.settle();
+        let tidied = self.maps.as_ref().map_or(Ok(()), |maps| maps.tidy(&self.gtags));
+        self.check_written(tidied);
+    }
+
+    /// Reads the configuration again, on SIGHUP. A wrong one changes nothing.
+    fn on_reload(&mut self) {
+        drain(&mut self.reload);
+        let config = match Config::load(&self.config_path) {
+            Ok(config) => config,
+            Err(errors) => {
+                errors.0.iter().for_each(|error| tracing::error!("{error}"));
+                tracing::error!("configuration not reloaded; the old one stays in force");
+                return;
+            }
+        };
+        let (old, new) = (&self.config, &config);
+        let fixed = [
+            ("node.identity", old.node.identity.node_id() != new.node.identity.node_id()),
+            ("node.run_dir", old.node.run_dir != new.node.run_dir),
+            ("node.instance", old.node.instance != new.node.instance),
+            ("node.state_dir", old.node.state_dir != new.node.state_dir),
+            ("domain.babel_port", old.babel_port != new.babel_port),
+        ];
+        let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(key, _)| *key).collect();
+        if !changed.is_empty() {
+            let changed = changed.join(", ");
+            tracing::error!("configuration not reloaded: {changed} changed, which takes a restart of gemcastd");
+            return;
+        }
+        self.config = config;
+        tracing::info!(groups = self.config.groups.len(), "configuration reloaded");
+        self.engine.handle(clock::now(), Input::Reconfigure(Box::new(self.config.engine())));
+        self.configure_interfaces();
+        let heard = self.link.configure(&self.config, self.poll.registry(), Instant::now());
+        self.on_link(heard);
+    }
+
+    fn configure_interfaces(&mut self) {
+        let inputs = self.interfaces.configure(&self.config);
+        self.tell_interfaces(inputs);
+        self.update_interfaces();
+    }
+
+    fn update_interfaces(&mut self) {
+        let inputs = self.interfaces.update(&self.netlink);
+        self.tell_interfaces(inputs);
+    }
+
+    /// The socket joins before the engine sends, and leaves after the engine's last word.
+    fn tell_interfaces(&mut self, inputs: Vec<Input<'static>>) {
+        for input in inputs {
+            let gone = match &input {
+                Input::InterfaceUp(interface) => {
+                    if let Err(error) = self.babel.join(interface.ifindex, interface.link_local) {
+                        tracing::error!(interface = %interface.name, "cannot join the Babel group: {error}");
+                    }
+                    None
+                }
+                Input::InterfaceDown(ifindex) => Some(*ifindex),
+                _ => None,
+            };
+            self.engine.handle(clock::now(), input);
+            if let Some(ifindex) = gone {
+                self.settle();
+                self.babel.leave(ifindex);
+            }
+        }
+    }
+
+    /// Carries out what the engine wants.
+    fn settle(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Transmit(transmit) => {
+                    if let Err(error) = self.babel.send(&transmit)
+                        && let Some(held_back) = self.send_failures.permit(Instant::now())
+                    {
+                        let interface = self.interfaces.name(transmit.ifindex);
+                        tracing::warn!(interface, held_back, "cannot send a Babel packet: {error}");
+                    }
+                }
+                Output::Event(event) => self.on_event(&event),
+                Output::InstallGtag { group, epoch, key } => {
+                    let written = self.maps.as_ref().map_or(Ok(()), |maps| maps.install_gtag(&group, epoch, &key));
+                    self.gtags.insert((group, epoch), key);
+                    self.check_written(written);
+                }
+                Output::RemoveGtag { group, epoch } => {
+                    self.gtags.remove(&(group, epoch));
+                    let written = self.maps.as_ref().map_or(Ok(()), |maps| maps.remove_gtag(&group, epoch));
+                    self.check_written(written);
+                }
+                Output::InstallKey(key) => {
+                    let gtags = &self.gtags;
+                    let written = self.maps.as_mut().map_or(Ok(()), |maps| maps.keys.install(&key, gtags));
+                    self.check_written(written);
+                }
+                Output::Activate { group, key_id } => {
+                    let written = self.maps.as_mut().map_or(Ok(()), |maps| maps.keys.activate(&group, key_id));
+                    self.check_written(written);
+                }
+                Output::RemoveKey(key_id) => {
+                    if let Some(maps) = &mut self.maps {
+                        maps.keys.remove(key_id);
+                    }
+                }
+            }
+        }
+        if let Some(maps) = &mut self.maps {
+            maps.keys.publish();
+        }
+    }
+
+    fn check_written(&mut self, written: Result<(), MapError>) {
+        if let Err(error) = written {
+            self.begin_trouble("maps", "key maps", &error, "see the log of gemcastd");
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::NeighbourUp { ifindex, address } => {
+                tracing::info!(interface = self.interfaces.name(*ifindex), %address, "neighbour up");
+            }
+            Event::NeighbourDown { ifindex, address } => {
+                tracing::warn!(interface = self.interfaces.name(*ifindex), %address, "neighbour down");
+            }
+            Event::SekMade { group, key_id } => tracing::info!(%group, key = %key_id, "key made"),
+            Event::SekLearnt { origin, group, key_id } => {
+                tracing::info!(%origin, %group, key = %key_id, "key learnt");
+            }
+            Event::Conflict { origin, kind, id } => {
+                tracing::error!(%origin, ?kind, id, "two objects of one name and version: the node's key is used twice");
+            }
+            Event::KeyIdTaken { origin, key_id } => {
+                tracing::error!(%origin, key = %key_id, "a key announced under the id of another one; the first one stays");
+            }
+            Event::OwnObjectRefused { kind, id, what } => {
+                tracing::error!(?kind, id, "an announcement of ours was not made: {what}");
+            }
+            Event::Refused { ifindex, source, what } => {
+                if let Some(held_back) = self.refusals.permit(Instant::now()) {
+                    tracing::warn!(interface = self.interfaces.name(*ifindex), %source, held_back, "refused: {what}");
+                }
+            }
+        }
+    }
+
+    /// Answers at once, or asks the data plane for fresh counters first.
+    fn on_request(&mut self, asked: Asked) {
+        use request::Body::{Groups, Interfaces, Status};
+        let now = Instant::now();
+        if self.link.is_up() && matches!(asked.request, Status(_) | Groups(_) | Interfaces(_)) {
+            self.waiting.push(Waiting { client: asked.client, request: asked.request, until: now + STATS_WAIT });
+            let heard = self.link.ask_stats(self.poll.registry(), now);
+            self.on_link(heard);
+        } else {
+            self.reply(asked.client, &asked.request);
+        }
+    }
+
+    fn reply(&mut self, client: ClientId, request: &request::Body) {
+        let answer = match request {
+            request::Body::RotateKey(rotate) => self.rotate(&rotate.group),
+            request => self.answer(request),
+        };
+        let next = self.api.answer(client, answer, self.poll.registry(), Instant::now());
+        // A client that sends many requests at once gets its answers one after the other.
+        if let Some(asked) = next {
+            self.on_request(asked);
+        }
+    }
+
+    fn answer(&self, request: &request::Body) -> response::Body {
+        use gemcast_proto::api;
+        let report = Report {
+            config: &self.config,
+            config_path: &self.config_path,
+            engine: &self.engine,
+            interfaces: &self.interfaces,
+            link: &self.link,
+            troubles: &self.troubles,
+            started: self.started,
+            now: Instant::now(),
+            mono: clock::now().mono,
+        };
+        match request {
+            request::Body::Status(_) | request::Body::RotateKey(_) => response::Body::Status(report.status()),
+            request::Body::Nodes(_) => response::Body::Nodes(api::Nodes { nodes: report.nodes() }),
+            request::Body::Groups(_) => response::Body::Groups(api::Groups { groups: report.groups() }),
+            request::Body::Keys(_) => response::Body::Keys(api::Keys { keys: report.keys() }),
+            request::Body::Interfaces(_) => {
+                response::Body::Interfaces(api::Interfaces { interfaces: report.interfaces() })
+            }
+            request::Body::Neighbours(_) => {
+                response::Body::Neighbours(api::Neighbours { neighbours: report.neighbours() })
+            }
+        }
+    }
+
+    /// `gemctl key rotate GROUP`.
+    fn rotate(&mut self, text: &str) -> response::Body {
+        let group: Group = match text.parse() {
+            Ok(group) => group,
+            Err(why) => return api::error(Code::NotFound, format!("\"{text}\" is {why}")),
+        };
+        let view = |engine: &Engine| engine.groups().into_iter().find(|view| view.group == group);
+        let Some(before) = view(&self.engine) else {
+            return api::error(Code::NotFound, format!("no group {group}; `gemctl group list` shows them"));
+        };
+        if before.suite.is_none() || !before.send {
+            let text = format!("group {group} has no key of this gateway: it is not sealed and sent here");
+            return api::error(Code::NotFound, text);
+        }
+        self.engine.handle(clock::now(), Input::RotateSek(group));
+        self.settle();
+        let Some(after) = view(&self.engine) else {
+            return api::error(Code::Failed, format!("group {group} vanished"));
+        };
+        let name = |key: Option<gemcast_proto::id::KeyId>| key.map(|key| key.to_string()).unwrap_or_default();
+        let next = after.next_key.or(after.active_key.map(|key| (key, clock::now().wall)));
+        response::Body::Rotated(gemcast_proto::api::Rotated {
+            group: group.to_string(),
+            old_key: name(before.active_key),
+            new_key: name(next.map(|(key, _)| key)),
+            takes_over_at_ms: next.map_or(0, |(_, at)| at.0),
+        })
+    }
+
+    /// A wall clock that went back makes new versions look old to the neighbours.
+    fn check_clock(&mut self) {
+        let wall_ms = clock::now().wall.0;
+        if wall_ms + CLOCK_TOLERANCE_MS < self.state.wall_ms {
+            let behind = Duration::from_millis(self.state.wall_ms - wall_ms);
+            let text = format!("the wall clock is {behind:?} behind what it was in the last run");
+            self.begin_trouble(
+                "clock",
+                "wall clock",
+                &text,
+                "synchronize the clock (chrony, ntpd), then restart gemcastd",
+            );
+        }
+    }
+
+    fn save(&mut self) {
+        self.state.wall_ms = self.state.wall_ms.max(clock::now().wall.0);
+        match self.store.save(&self.state) {
+            Ok(()) => self.end_trouble("state"),
+            Err(error) => {
+                let dir = self.config.node.state_dir.display().to_string();
+                self.begin_trouble("state", &dir, &error, "make the directory writable, or set state_dir in [node]");
+            }
+        }
+    }
+
+    /// Reports trouble: in the log when it is new, in the status until it ends.
+    fn begin_trouble(&mut self, code: &str, subject: &str, text: &impl ToString, fix: &str) {
+        let trouble = problem(code, subject, text.to_string(), fix);
+        if !self.troubles.contains(&trouble) {
+            tracing::error!("{subject}: {}; fix: {fix}", trouble.text);
+            self.end_trouble(code);
+            self.troubles.push(trouble);
+        }
+    }
+
+    fn end_trouble(&mut self, code: &str) {
+        self.troubles.retain(|trouble| trouble.code != code);
+    }
+}
+
+/// Sockets that become readable when the program shall stop, and when it shall read its configuration again.
+fn signals() -> io::Result<(UnixStream, UnixStream)> {
+    let (stop, stopper) = UnixStream::pair()?;
+    let (reload, reloader) = UnixStream::pair()?;
+    reload.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(SIGINT, stopper.try_clone()?)?;
+    signal_hook::low_level::pipe::register(SIGTERM, stopper)?;
+    signal_hook::low_level::pipe::register(SIGHUP, reloader)?;
+    Ok((stop, reload))
+}
+
+fn drain(socket: &mut UnixStream) {
+    let mut bytes = [0; 64];
+    while matches!(socket.read(&mut bytes), Ok(length) if length > 0) {}
+}

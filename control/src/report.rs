@@ -1,0 +1,315 @@
+//! What operators are told: the state of every part, as API messages.
+
+use crate::config::{Config, GroupRule, Protection};
+use crate::interfaces::{Configured, Interfaces, State};
+use crate::link::{self, DataPlaneLink};
+use gemcast_engine::Engine;
+use gemcast_engine::time::Instant as Mono;
+use gemcast_engine::view::{Counters, SyncState};
+use gemcast_proto::api;
+use gemcast_proto::id::NodeId;
+use gemcast_proto::link::{FlowStats, InterfaceStats, ReasonCount};
+use gemcast_proto::reason::Reason;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+/// Everything a report draws on.
+pub struct Report<'a> {
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// Where it was read from.
+    pub config_path: &'a Path,
+    /// The control plane.
+    pub engine: &'a Engine,
+    /// Configured interfaces.
+    pub interfaces: &'a Interfaces,
+    /// Connection to the data plane.
+    pub link: &'a DataPlaneLink,
+    /// Trouble that the owner of the parts knows of.
+    pub troubles: &'a [api::Problem],
+    /// When the daemon started.
+    pub started: Instant,
+    /// Now.
+    pub now: Instant,
+    /// Now, on the engine's clock.
+    pub mono: Mono,
+}
+
+impl Report<'_> {
+    /// `gemctl status`.
+    pub fn status(&self) -> api::Status {
+        let problems = self.problems();
+        let interfaces = self.interfaces();
+        let nodes = self.engine.nodes();
+        let neighbours = self.engine.neighbours();
+        let peer = self.link.peer();
+        let stats = self.link.stats();
+        let sum = |count: fn(&api::Interface) -> u64| interfaces.iter().map(count).sum();
+        api::Status {
+            state: if problems.is_empty() { "normal" } else { "degraded" }.into(),
+            problems,
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.config.node.name.clone(),
+            node_id: self.engine.node_id().to_string(),
+            instance: self.config.node.instance.clone(),
+            pid: std::process::id().into(),
+            uptime_seconds: self.now.duration_since(self.started).as_secs(),
+            config: self.config_path.display().to_string(),
+            data_plane: Some(api::DataPlane {
+                connected: self.link.is_up(),
+                version: peer.map(|(version, _)| version.to_owned()).unwrap_or_default(),
+                workers: stats.map_or(0, |(_, stats)| stats.workers.len() as u32),
+                incarnation: peer.map(|(_, incarnation)| format!("{incarnation:016x}")).unwrap_or_default(),
+                applied: self.link.is_applied(),
+                stats_age_ms: stats.map(|(at, _)| self.now.duration_since(at).as_millis() as u64),
+            }),
+            totals: Some(api::Totals {
+                interfaces: interfaces.len() as u32,
+                interfaces_up: interfaces.iter().filter(|interface| interface.state == "up").count() as u32,
+                groups: self.config.groups.len() as u32,
+                nodes: nodes.len() as u32,
+                neighbours: neighbours.len() as u32,
+                neighbours_up: neighbours.iter().filter(|neighbour| neighbour.up).count() as u32,
+                keys: self.engine.keys().len() as u32,
+                received: sum(|interface| interface.received),
+                forwarded: sum(|interface| interface.forwarded),
+                passed: sum(|interface| interface.passed_total),
+                dropped: sum(|interface| interface.dropped_total),
+            }),
+            control: Some(api::Control { counters: counters(&self.engine.counters) }),
+        }
+    }
+
+    /// Everything that is not as it should be.
+    fn problems(&self) -> Vec<api::Problem> {
+        let mut problems = self.troubles.to_vec();
+        if !self.link.is_up() {
+            let why = self.link.trouble();
+            let text = format!("the data plane is not connected{}{why}", if why.is_empty() { "" } else { ": " });
+            let fix = format!(
+                "start gemcast-dataplane --run-dir {} --instance {}",
+                self.config.node.run_dir.display(),
+                self.config.node.instance
+            );
+            problems.push(problem("dataplane_down", self.link.path().display(), text, fix));
+        } else if !self.link.is_applied() {
+            let text = "the data plane has not taken over the configuration yet";
+            problems.push(problem("dataplane_behind", self.link.path().display(), text, "wait, or see its log"));
+        }
+        for text in self.link.problems() {
+            problems.push(problem("dataplane_problem", "data plane", text, "see the log of gemcast-dataplane"));
+        }
+        for interface in self.interfaces.iter() {
+            let name = &interface.config.name;
+            match interface.state() {
+                (State::Up, _) => {}
+                (State::Missing, why) => problems.push(problem("interface_missing", name, why, interface.fix())),
+                (State::Down, why) => problems.push(problem("interface_down", name, why, interface.fix())),
+            }
+            if self.interface_stats(name).is_some_and(|stats| stats.xdp_mode == "skb") {
+                let text = "XDP runs in SKB mode, many times slower than in the driver";
+                let fix = "use a driver with native XDP; `ethtool -i` names the one in use";
+                problems.push(problem("xdp_skb", name, text, fix));
+            }
+        }
+        for group in self.engine.groups() {
+            if group.suite.is_some() && group.send && group.active_key.is_none() {
+                let text = "no key to send with; packets of the group are dropped";
+                problems.push(problem("no_seal_key", group.group, text, "see the log of gemcastd"));
+            }
+        }
+        problems
+    }
+
+    /// `gemctl node list`.
+    pub fn nodes(&self) -> Vec<api::Node> {
+        let nodes = self.engine.nodes();
+        let node = |node: gemcast_engine::view::NodeView| api::Node {
+            id: node.id.to_string(),
+            name: node.name,
+            this: node.is_self,
+            signing_key: hex(&node.signing_key),
+            agreement_key: hex(&node.agreement_key),
+            version: node.version,
+            keys: node.seks,
+        };
+        nodes.into_iter().map(node).collect()
+    }
+
+    /// `gemctl group list`.
+    pub fn groups(&self) -> Vec<api::Group> {
+        let views = self.engine.groups();
+        let flows = self.link.stats().map_or(&[][..], |(_, stats)| &stats.flows);
+        let report = |rule: &GroupRule| {
+            let view = views.iter().find(|view| view.group == rule.group);
+            let flow = flows.iter().find(|flow| link::group(&flow.group, flow.prefix_len) == Some(rule.group));
+            let flow = flow.cloned().unwrap_or_else(FlowStats::default);
+            let next = view.and_then(|view| view.next_key);
+            let (protection, suite, epochs) = match &rule.protection {
+                Protection::None => ("none", String::new(), Vec::new()),
+                Protection::Sealed { suite, gaks } => {
+                    let epochs = gaks.iter().map(|(epoch, _)| u32::from(epoch.0)).collect();
+                    ("sealed", suite.name().to_owned(), epochs)
+                }
+            };
+            api::Group {
+                group: rule.group.to_string(),
+                protection: protection.into(),
+                suite,
+                epochs,
+                ports: rule.ports.iter().map(|&port| port.into()).collect(),
+                sources: rule.sources.iter().map(ToString::to_string).collect(),
+                send: rule.send,
+                receive: rule.receive,
+                active_key: view.and_then(|view| view.active_key).map(|key| key.to_string()),
+                next_key: next.map(|(key, _)| key.to_string()),
+                next_key_at_ms: next.map(|(_, at)| at.0),
+                source_nodes: view.map_or(0, |view| view.sources),
+                sealed: flow.sealed,
+                sealed_bytes: flow.sealed_bytes,
+                opened: flow.opened,
+                opened_bytes: flow.opened_bytes,
+                relayed: flow.relayed,
+                relayed_bytes: flow.relayed_bytes,
+            }
+        };
+        self.config.groups.iter().map(report).collect()
+    }
+
+    /// `gemctl key list`.
+    pub fn keys(&self) -> Vec<api::Key> {
+        let names: BTreeMap<NodeId, String> =
+            self.engine.nodes().into_iter().map(|node| (node.id, node.name)).collect();
+        let key = |key: gemcast_engine::view::KeyView| api::Key {
+            key_id: key.key_id.to_string(),
+            origin: key.origin.to_string(),
+            origin_name: names.get(&key.origin).cloned().unwrap_or_default(),
+            group: key.group.to_string(),
+            epoch: key.epoch.0.into(),
+            suite: key.suite.map(|suite| suite.name().to_owned()).unwrap_or_default(),
+            state: key.state.name().into(),
+            not_before_ms: key.not_before.0,
+            not_after_ms: key.not_after.0,
+            packets: key.packets,
+        };
+        self.engine.keys().into_iter().map(key).collect()
+    }
+
+    /// `gemctl iface list`.
+    pub fn interfaces(&self) -> Vec<api::Interface> {
+        self.interfaces.iter().map(|interface| self.interface(interface)).collect()
+    }
+
+    fn interface(&self, interface: &Configured) -> api::Interface {
+        let name = &interface.config.name;
+        let (state, reason) = interface.state();
+        let (mut state, mut reason) = (state.name(), reason.to_owned());
+        let stats = self.interface_stats(name);
+        let unserved = self.link.is_applied() && self.link.stats().is_some() && !stats.is_some_and(|stats| stats.up);
+        if state == "up" && unserved {
+            (state, reason) = ("failed", "the data plane does not serve it; see its log".to_owned());
+        }
+        let stats = stats.cloned().unwrap_or_default();
+        let (passed, dropped) = by_outcome(&stats.reasons);
+        let link = interface.link.clone().unwrap_or_default();
+        api::Interface {
+            name: name.clone(),
+            role: interface.config.role.name().into(),
+            state: state.into(),
+            reason,
+            ifindex: link.ifindex,
+            mtu: link.mtu,
+            babel: interface.config.babel,
+            link_local: link.link_local.first().map(ToString::to_string).unwrap_or_default(),
+            ipv4: link.ipv4.first().map(ToString::to_string).unwrap_or_default(),
+            xdp_mode: stats.xdp_mode,
+            bind_mode: stats.bind_mode,
+            queues: stats.queues,
+            mac: stats.mac,
+            received: stats.received,
+            redirected: stats.redirected,
+            forwarded: stats.forwarded,
+            held: stats.held,
+            passed_total: passed.values().sum(),
+            dropped_total: dropped.values().sum(),
+            passed,
+            dropped,
+            sent: stats.sent,
+            sent_bytes: stats.sent_bytes,
+            unsent: stats.unsent.into_iter().map(|count| (count.reason, count.frames)).collect(),
+        }
+    }
+
+    fn interface_stats(&self, name: &str) -> Option<&InterfaceStats> {
+        self.link.stats()?.1.interfaces.iter().find(|stats| stats.name == name)
+    }
+
+    /// `gemctl neighbour list`.
+    pub fn neighbours(&self) -> Vec<api::Neighbour> {
+        let neighbour = |neighbour: gemcast_engine::view::NeighbourView| {
+            let (sync, theirs, queued) = match neighbour.sync {
+                SyncState::Unknown => ("unknown", 0, 0),
+                SyncState::Equal => ("equal", 0, 0),
+                SyncState::Differs { theirs, queued } => ("differs", theirs, queued),
+            };
+            api::Neighbour {
+                interface: neighbour.interface,
+                address: neighbour.address.to_string(),
+                up: neighbour.up,
+                hello_history: format!("{:04x}", neighbour.hello_history),
+                last_heard_ms: (self.mono - neighbour.last_heard).as_millis() as u64,
+                rxcost: neighbour.rxcost.into(),
+                txcost: neighbour.txcost.into(),
+                cost: neighbour.cost.into(),
+                rtt_us: neighbour.rtt.map(|rtt| rtt.as_micros() as u64),
+                sync: sync.into(),
+                objects_theirs: theirs,
+                objects_queued: queued,
+            }
+        };
+        self.engine.neighbours().into_iter().map(neighbour).collect()
+    }
+}
+
+/// A problem for the list.
+pub fn problem(code: &str, subject: impl ToString, text: impl Into<String>, fix: impl Into<String>) -> api::Problem {
+    api::Problem { code: code.into(), subject: subject.to_string(), text: text.into(), fix: fix.into() }
+}
+
+/// The engine's counters under their stable names.
+fn counters(counters: &Counters) -> BTreeMap<String, u64> {
+    let named = [
+        ("packets_sent", counters.packets_sent),
+        ("bytes_sent", counters.bytes_sent),
+        ("packets_received", counters.packets_received),
+        ("refused_malformed", counters.refused_malformed),
+        ("refused_mac", counters.refused_mac),
+        ("refused_replay", counters.refused_replay),
+        ("refused_tlv", counters.refused_tlv),
+        ("refused_object", counters.refused_object),
+        ("refused_quota", counters.refused_quota),
+        ("challenges_sent", counters.challenges_sent),
+        ("objects_accepted", counters.objects_accepted),
+        ("objects_repeated", counters.objects_repeated),
+        ("objects_sent", counters.objects_sent),
+        ("conflicts", counters.conflicts),
+        ("seks_made", counters.seks_made),
+        ("seks_installed", counters.seks_installed),
+        ("unwrap_failed", counters.unwrap_failed),
+    ];
+    named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+}
+
+/// Frames passed to the kernel and frames dropped, by reason. A reason this version does not know counts as a drop.
+fn by_outcome(reasons: &[ReasonCount]) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+    let is_pass = |name: &str| Reason::ALL.iter().any(|reason| reason.name() == name && !reason.is_drop());
+    let named = |count: &ReasonCount| (count.reason.clone(), count.frames);
+    let passed = reasons.iter().filter(|count| is_pass(&count.reason)).map(named).collect();
+    let dropped = reasons.iter().filter(|count| !is_pass(&count.reason)).map(named).collect();
+    (passed, dropped)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,152 @@
+//! What outlives a restart: a small file in the state directory, replaced atomically.
+//!
+//! Nothing here is needed to run. A lost or damaged file is reported and made anew.
+
+use rustix::fs::Mode;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "state.toml";
+
+/// What is kept.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct State {
+    /// Node id it belongs to.
+    pub node_id: String,
+    /// How often gemcastd started with it.
+    pub starts: u64,
+    /// Latest wall clock seen, milliseconds since the Unix epoch: a clock that is behind it went back.
+    pub wall_ms: u64,
+}
+
+/// Why the state is not what it should be; the program goes on without.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory or file cannot be used.
+    #[error("cannot {what} {path}: {error}; nothing is remembered across restarts until it works")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The directory or file.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The file is there but makes no sense.
+    #[error("{path} is damaged and is made anew")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was left by another identity.
+    #[error("{path} belongs to node {found}, this is node {expected}; it is made anew")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Node id in it.
+        found: String,
+        /// Our node id.
+        expected: String,
+    },
+}
+
+/// The state directory.
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// A store in this directory, made when the first state is saved.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The state of this node: of the last run, or a fresh one, and what was wrong.
+    pub fn load(&self, node_id: &str) -> (State, Option<StoreError>) {
+        let path = self.dir.join(FILE);
+        let fresh = State { node_id: node_id.to_owned(), ..State::default() };
+        match fs::read_to_string(&path) {
+            Ok(text) => match toml::from_str::<State>(&text) {
+                Ok(state) if state.node_id == node_id => (state, None),
+                Ok(state) => {
+                    let error = StoreError::Foreign { path, found: state.node_id, expected: node_id.to_owned() };
+                    (fresh, Some(error))
+                }
+                Err(_) => (fresh, Some(StoreError::Damaged { path })),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (fresh, None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => (fresh, Some(StoreError::Damaged { path })),
+            Err(error) => (fresh, Some(StoreError::Io { what: "read", path, error })),
+        }
+    }
+
+    /// Replaces the state: whoever reads it after a crash finds the old one or the new one, whole.
+    pub fn save(&self, state: &State) -> Result<(), StoreError> {
+        let path = self.dir.join(FILE);
+        let text = toml::to_string(state).expect("plain values are TOML");
+        let wrong = |what, path: &Path| {
+            let path = path.to_owned();
+            move |error| StoreError::Io { what, path, error }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(wrong("make", &self.dir))?;
+        let new = self.dir.join(".state.toml.new");
+        let write = || {
+            let mode = Mode::RUSR | Mode::WUSR;
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode.bits()).open(&new)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(wrong("write", &new))?;
+        fs::rename(&new, &path).map_err(wrong("replace", &path))?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(wrong("sync", &self.dir))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&dir.path().join("a/b"));
+        let (fresh, error) = store.load("01:02");
+        assert_eq!((fresh.starts, fresh.node_id.as_str()), (0, "01:02"));
+        assert!(error.is_none(), "a first start is no error");
+        let state = State { starts: 3, wall_ms: 77, ..fresh };
+        store.save(&state).unwrap();
+        store.save(&state).unwrap();
+        let (found, error) = store.load("01:02");
+        assert_eq!(found, state);
+        assert!(error.is_none());
+        assert_eq!(fs::read_dir(dir.path().join("a/b")).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn damage_and_strangers_are_told_and_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path());
+        for text in [&b"starts = {"[..], b"", b"\xff\xfe", b"node_id = 5"] {
+            fs::write(dir.path().join(FILE), text).unwrap();
+            let (state, error) = store.load("01:02");
+            assert_eq!(state.starts, 0);
+            assert!(error.unwrap().to_string().contains("is damaged"));
+        }
+        store.save(&State { node_id: "09:09".into(), starts: 5, wall_ms: 1 }).unwrap();
+        let (state, error) = store.load("01:02");
+        assert_eq!((state.node_id.as_str(), state.starts), ("01:02", 0));
+        assert!(error.unwrap().to_string().contains("belongs to node 09:09"));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_is_an_error_with_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let store = Store::new(&dir.path().join("file/state"));
+        let error = store.save(&State::default()).unwrap_err().to_string();
+        assert!(error.contains("file/state") && error.contains("nothing is remembered"), "{error}");
+    }
+}
