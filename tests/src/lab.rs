@@ -1,0 +1,402 @@
+//! The lab itself: raised, found again, waited in, and removed.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::config::{self, Group};
+use crate::error::{Error, Result};
+use crate::gateway::{Daemon, Gateway, POLL};
+use crate::host::Host;
+use crate::namespace::{self, Namespace};
+use crate::process;
+use crate::state::{HostKind, HostState, InterfaceState, ROOT, State};
+use crate::topology::{OBSERVER, Topology};
+use crate::wiring::{self, SWITCH};
+
+/// How long the daemons may take until they serve and have all keys.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Programs the lab is built with.
+const TOOLS: [&str; 5] = ["ip", "ethtool", "nsenter", "unshare", "setsid"];
+
+/// How to raise a lab.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Tells labs on one machine apart.
+    pub instance: String,
+    /// Groups the gateways are configured for.
+    pub groups: Vec<Group>,
+    /// Queues of every interface.
+    pub queues: u32,
+    /// MTU of trusted segments.
+    pub lan_mtu: u32,
+    /// MTU of untrusted segments.
+    pub wan_mtu: u32,
+    /// Whether bridges deliver a group only to the ports that joined it.
+    pub snooping: bool,
+    /// Whether to start the daemons and wait until they serve.
+    pub daemons: bool,
+    /// `RUST_LOG` of the daemons.
+    pub log: String,
+    /// TOML appended to every gateway's configuration.
+    pub config: String,
+    /// TOML appended to one gateway's configuration.
+    pub gateway_config: BTreeMap<String, String>,
+}
+
+impl Options {
+    /// Default options: one sealed group of each family, one queue, the daemons running.
+    pub fn new(instance: &str) -> Self {
+        Self {
+            instance: instance.into(),
+            groups: vec![Group::new("239.1.1.1"), Group::new("ff3e::1:1")],
+            queues: 1,
+            lan_mtu: 1500,
+            wan_mtu: 1500,
+            snooping: true,
+            daemons: true,
+            log: "info".into(),
+            config: String::new(),
+            gateway_config: BTreeMap::new(),
+        }
+    }
+
+    /// These groups instead of the default ones.
+    #[must_use]
+    pub fn groups(mut self, groups: impl IntoIterator<Item = Group>) -> Self {
+        self.groups = groups.into_iter().collect();
+        self
+    }
+
+    /// Appends TOML to every gateway's configuration.
+    #[must_use]
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config.push_str(toml);
+        self.config.push('\n');
+        self
+    }
+
+    /// Appends TOML to one gateway's configuration.
+    #[must_use]
+    pub fn gateway_config(mut self, gateway: &str, toml: &str) -> Self {
+        self.gateway_config.entry(gateway.into()).or_default().push_str(toml);
+        self
+    }
+
+    /// Bridges flood every group to every port.
+    #[must_use]
+    pub fn without_snooping(mut self) -> Self {
+        self.snooping = false;
+        self
+    }
+
+    /// Gateways are configured, but nothing runs in them.
+    #[must_use]
+    pub fn without_daemons(mut self) -> Self {
+        self.daemons = false;
+        self
+    }
+}
+
+/// The directory with the product's binaries.
+#[derive(Clone, Debug)]
+pub struct BinaryDir(PathBuf);
+
+impl BinaryDir {
+    /// `GEMCAST_BIN_DIR`, or else the directory cargo put the running program in (or in whose `deps` it is).
+    pub fn find() -> Self {
+        if let Some(dir) = env::var_os("GEMCAST_BIN_DIR") {
+            return Self(dir.into());
+        }
+        let own = env::current_exe().unwrap_or_default();
+        let dir = own.parent().unwrap_or(Path::new("."));
+        Self(if dir.ends_with("deps") { dir.parent().unwrap_or(dir).into() } else { dir.into() })
+    }
+
+    /// A binary, which must exist.
+    pub fn path(&self, binary: &'static str) -> Result<PathBuf> {
+        let path = self.0.join(binary);
+        if path.exists() { Ok(path) } else { Err(Error::NoBinary { binary, looked_in: self.0.clone() }) }
+    }
+}
+
+/// A lab that is up. Dropping it removes it, unless it is kept.
+pub struct Lab {
+    state: State,
+    binaries: BinaryDir,
+    log: String,
+    keep: bool,
+}
+
+impl Lab {
+    /// Raises a lab, and waits until its gateways serve and have each other's keys.
+    pub fn up(topology: Topology, options: Options) -> Result<Self> {
+        check_machine()?;
+        let directory = claim_directory(&options.instance)?;
+        let state = State {
+            prefix: "gemcast-lab".into(),
+            instance: options.instance.clone(),
+            topology: topology.name.into(),
+            directory,
+            groups: options.groups.clone(),
+            hosts: Vec::new(),
+        };
+        // From here on, an early return drops the lab and so removes what there is of it.
+        let mut lab = Self { state, binaries: BinaryDir::find(), log: options.log.clone(), keep: false };
+        lab.state.save()?;
+        lab.make_hosts(&topology)?;
+        let namespaces = lab.state.hosts.iter().map(|host| (host.name.clone(), host.namespace.clone())).collect();
+        wiring::wire(&topology, &options, &namespaces)?;
+        lab.configure(&topology, &options)?;
+        if options.daemons {
+            lab.make_identities()?;
+            lab.start()?;
+            lab.wait_converged(READY_TIMEOUT)?;
+        }
+        Ok(lab)
+    }
+
+    /// The lab of this instance, which is up. It is kept when the value is dropped.
+    pub fn attach(instance: &str) -> Result<Self> {
+        check_name(instance)?;
+        let state = State::load(instance)?;
+        Ok(Self { state, binaries: BinaryDir::find(), log: "info".into(), keep: true })
+    }
+
+    /// Leaves the lab up when the value is dropped.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// Removes the lab of this instance, whole or half made. Answers whether there was one.
+    pub fn down(instance: &str) -> Result<bool> {
+        check_name(instance)?;
+        let directory = State::directory(instance);
+        if !directory.exists() {
+            return Ok(false);
+        }
+        // Everything the lab started carries its mark, so a crash half-way through `up` leaves nothing behind.
+        let mark = namespace::mark(&directory);
+        loop {
+            let processes = process::marked(&mark);
+            if processes.is_empty() {
+                break;
+            }
+            for process in &processes {
+                process.signal(Signal::KILL).map_err(Error::io("ending a process of the lab"))?;
+            }
+            for process in processes {
+                if !process.wait_exit(Duration::from_secs(10)).map_err(Error::io("waiting for a process to end"))? {
+                    let what = format!("process {} does not end", process.pid);
+                    return Err(Error::Timeout { what, waited: Duration::from_secs(10) });
+                }
+            }
+        }
+        // Namespaces, and with them interfaces, XDP programs and mounts, went with their last process.
+        fs::remove_dir_all(&directory).map_err(Error::file(&directory))?;
+        Ok(true)
+    }
+
+    /// Instances that are up, or that a crash left behind.
+    pub fn instances() -> Vec<String> {
+        State::instances()
+    }
+
+    /// What the lab consists of.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where the daemons are taken from.
+    pub fn binaries(&self) -> &BinaryDir {
+        &self.binaries
+    }
+
+    pub(crate) fn log_filter(&self) -> &str {
+        &self.log
+    }
+
+    /// A host. Panics when the topology has none of that name; [`Lab::find_host`] does not.
+    pub fn host(&self, name: &str) -> Host<'_> {
+        self.find_host(name).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A host, if the topology has it.
+    pub fn find_host(&self, name: &str) -> Result<Host<'_>> {
+        self.state.hosts.iter().find(|host| host.name == name).map(Host::new).ok_or_else(|| Error::NoHost {
+            name: name.into(),
+            known: self.state.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// A gateway. Panics when the topology has none of that name.
+    pub fn gateway(&self, name: &str) -> Gateway<'_> {
+        assert!(self.gateway_names().contains(&name), "no gateway `{name}` in this lab");
+        Gateway::new(self, self.host(name))
+    }
+
+    /// The names of all gateways.
+    pub fn gateway_names(&self) -> Vec<&str> {
+        let gateways = self.state.hosts.iter().filter(|host| host.kind == HostKind::Gateway);
+        gateways.map(|host| host.name.as_str()).collect()
+    }
+
+    /// All gateways.
+    pub fn gateways(&self) -> Vec<Gateway<'_>> {
+        self.gateway_names().into_iter().map(|name| self.gateway(name)).collect()
+    }
+
+    /// Starts the daemons of every gateway; returns without waiting for them to be ready.
+    pub fn start(&self) -> Result<()> {
+        for gateway in self.gateways() {
+            for daemon in Daemon::BOTH {
+                gateway.start(daemon)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every gateway serves and has the keys of all others.
+    pub fn wait_converged(&self, timeout: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        for gateway in self.gateways() {
+            gateway.wait_ready(timeout.saturating_sub(start.elapsed()))?;
+        }
+        for gateway in self.gateways() {
+            gateway.wait_keys(timeout.saturating_sub(start.elapsed()))?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Waits until the condition holds; answers after how long it did. `what` says what was awaited when it does not.
+    pub fn eventually(&self, within: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Result<Duration> {
+        let start = Instant::now();
+        loop {
+            if condition() {
+                return Ok(start.elapsed());
+            }
+            if start.elapsed() > within {
+                return Err(Error::Timeout { what: what.into(), waited: within });
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Makes the node key of every gateway.
+    pub fn make_identities(&self) -> Result<()> {
+        for gateway in self.gateways() {
+            let key = gateway.directory().join("etc/node.key");
+            let output = Command::new(self.binaries.path("gemctl")?)
+                .args(["key", "generate", "node", "--out"])
+                .arg(&key)
+                .stdin(Stdio::null())
+                .output()
+                .map_err(Error::io("starting gemctl"))?;
+            if !output.status.success() {
+                return Err(Error::Command {
+                    command: format!("gemctl key generate node --out {}", key.display()),
+                    outcome: output.status.to_string(),
+                    stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn make_hosts(&mut self, topology: &Topology) -> Result<()> {
+        let switch = wiring::has_switch(topology).then_some(SWITCH);
+        for name in switch.into_iter().chain(topology.hosts()) {
+            let kind = match name {
+                SWITCH => HostKind::Switch,
+                OBSERVER => HostKind::Observer,
+                name if topology.is_gateway(name) => HostKind::Gateway,
+                _ => HostKind::Host,
+            };
+            let places = topology.attachments(name).into_iter();
+            let interfaces = places.map(|place| InterfaceState {
+                name: place.interface,
+                role: place.segment.role,
+                segment: place.segment.name.into(),
+                bridge: wiring::bridge(place.segment),
+                mac: place.mac,
+                ipv4: place.ipv4,
+                ipv6: place.ipv6,
+            });
+            let namespace = Namespace::create(&self.state.directory)?;
+            self.state.hosts.push(HostState { name: name.into(), kind, namespace, interfaces: interfaces.collect() });
+            self.state.save()?;
+        }
+        Ok(())
+    }
+
+    fn configure(&self, topology: &Topology, options: &Options) -> Result<()> {
+        let keys = self.state.directory.join("keys");
+        config::write_domain_keys(&keys, &options.groups)?;
+        for gateway in self.gateways() {
+            let name = gateway.host().name();
+            let own = options.gateway_config.get(name).map_or("", String::as_str);
+            let extra = format!("{}\n{own}", options.config);
+            config::write_gateway(topology, name, &options.groups, &extra, &keys, &gateway.directory())?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        if std::thread::panicking() {
+            for gateway in self.gateways() {
+                for daemon in Daemon::BOTH {
+                    let name = gateway.host().name();
+                    eprintln!("--- {name}: the end of {}'s log\n{}", daemon.name(), gateway.log_tail(daemon));
+                }
+            }
+            if env::var_os("GEMCAST_LAB_KEEP").is_some() {
+                eprintln!("--- lab `{}` is left up, as GEMCAST_LAB_KEEP asks", self.state.instance);
+                return;
+            }
+        }
+        if let Err(error) = Self::down(&self.state.instance) {
+            eprintln!("removing lab `{}`: {error}", self.state.instance);
+        }
+    }
+}
+
+/// Makes the lab's directory; that nobody else has made it is what makes the instance ours.
+fn claim_directory(instance: &str) -> Result<PathBuf> {
+    check_name(instance)?;
+    fs::create_dir_all(ROOT).map_err(Error::file(Path::new(ROOT)))?;
+    let directory = State::directory(instance);
+    match fs::DirBuilder::new().mode(0o755).create(&directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::AlreadyUp(instance.into())),
+        made => made.map_err(Error::file(&directory)).map(|()| directory),
+    }
+}
+
+/// Instance names become parts of paths.
+fn check_name(name: &str) -> Result<()> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if (1..=32).contains(&name.len()) && name.bytes().all(fine) {
+        return Ok(());
+    }
+    Err(Error::BadName(name.into()))
+}
+
+fn check_machine() -> Result<()> {
+    let uid = rustix::process::geteuid();
+    if !uid.is_root() {
+        return Err(Error::NotRoot(uid.as_raw()));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let missing = TOOLS.into_iter().find(|tool| !env::split_paths(&path).any(|dir| dir.join(tool).exists()));
+    missing.map_or(Ok(()), |tool| Err(Error::NoTool(tool)))
+}
