@@ -8,7 +8,8 @@ use gemcast_proto::id::{Epoch, Group, Suite};
 pub struct Config {
     /// This gateway.
     pub node: Node,
-    /// Bootstrap keys: the first one signs what we send, every one is accepted. At least one.
+    /// Bootstrap keys, at least one; two while it is replaced. What we send is authenticated under each (RFC 8967 §4.2),
+    /// what is authenticated under any is accepted.
     pub bootstrap_keys: Vec<Secret<32>>,
     /// Groups, no two overlapping.
     pub groups: Vec<GroupConfig>,

@@ -1,10 +1,10 @@
 //! What can happen to the engine.
 
 use crate::config::Config;
-use core::net::Ipv6Addr;
-use core::net::Ipv4Addr;
-use gemcast_proto::id::{Epoch, Group, KeyId, NodeId};
 use crate::time::UnixMillis;
+use core::net::Ipv4Addr;
+use core::net::Ipv6Addr;
+use gemcast_proto::id::{Epoch, Group, KeyId, NodeId};
 
 /// Kernel interface index.
 pub type Ifindex = u32;

@@ -8,74 +8,332 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod derive;
 pub mod input;
+mod interface;
+mod mac;
+mod neighbour;
+mod object;
 pub mod output;
+mod rate;
+mod receive;
 pub mod secret;
+mod sek;
+mod sync;
 pub mod time;
+mod timer;
+mod timestamp;
+mod transmit;
 pub mod view;
 
-use crate::config::Config;
-use crate::input::Input;
-use crate::output::Output;
+use crate::config::{Config, Protection};
+use crate::input::{Ifindex, Input};
+use crate::interface::Interface;
+use crate::neighbour::Neighbour;
+use crate::object::Objects;
+use crate::output::{Event, Output};
+use crate::sek::Seks;
+use crate::sync::{NeighbourKey, Session};
 use crate::time::{Instant, Now};
-use gemcast_proto::id::NodeId;
+use crate::timer::{Timer, Timers};
+use core::net::Ipv6Addr;
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use gemcast_proto::id::{Group, NodeId};
+use gemcast_proto::wire::gem::{NodePayload, ObjectHeader, ObjectKind, ObjectName};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Validity of our NODE object; it is made anew halfway.
+const NODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The control plane of one gateway.
 pub struct Engine {
-    node_id: NodeId,
+    config: Config,
+    /// Place of each group in the configuration.
+    group_index: BTreeMap<Group, usize>,
+    id: NodeId,
+    signing_key: Ed25519KeyPair,
+    agreement_key: [u8; 32],
+    mac: mac::Keys,
+    rng: ChaCha20Rng,
+    interfaces: BTreeMap<Ifindex, Interface>,
+    neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    objects: Objects,
+    session: Session,
+    seks: Seks,
+    timers: Timers,
+    outputs: VecDeque<Output>,
     /// What was counted since the start.
     pub counters: view::Counters,
 }
 
 impl Engine {
     /// A gateway with this configuration. `seed` feeds the generator behind every key, nonce and jitter.
+    ///
+    /// # Panics
+    /// When the configuration breaks what [`Config`] promises: a bootstrap key, a name of at most 63 bytes.
     pub fn new(config: Config, seed: [u8; 32], now: Now) -> Self {
-        let _ = (config, seed, now);
-        Self { node_id: NodeId::default(), counters: view::Counters::default() }
+        let signing_key = Ed25519KeyPair::from_seed_unchecked(config.node.signing_seed.expose())
+            .expect("every 32 bytes are an Ed25519 seed");
+        let public_key = signing_key.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes");
+        let mut engine = Self {
+            group_index: index(&config),
+            id: object::node_id_of(public_key),
+            signing_key,
+            agreement_key: agreement_public_key(&config.node),
+            mac: mac_keys(&config),
+            rng: ChaCha20Rng::from_seed(seed),
+            interfaces: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            objects: Objects::default(),
+            session: Session::default(),
+            seks: Seks::default(),
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            counters: view::Counters::default(),
+            config,
+        };
+        engine.announce_node(now, now.wall.0);
+        engine
     }
 
     /// Takes one event.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
-        let _ = (now, input);
+        match input {
+            Input::InterfaceUp(info) => self.interface_up(now, info),
+            Input::InterfaceDown(ifindex) => self.interface_down(ifindex),
+            Input::Packet(packet) => self.process_packet(now, &packet),
+            Input::DataPlaneUp { incarnation, keys } => self.data_plane_up(now, incarnation, keys),
+            // Forwarding goes on there with the keys it has, and the maps stay; nothing to decide here.
+            Input::DataPlaneDown => {}
+            Input::MissingKey { key_id, .. } => self.missing_key(now, key_id),
+            Input::Sealed { key_id, packets } => self.sealed(now, key_id, packets),
+            Input::RotateSek(group) => self.rotate(now, group),
+            Input::Reconfigure(config) => self.reconfigure(now, *config),
+        }
     }
 
     /// The next effect to carry out, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// When [`Engine::handle_timeout`] wants to be called next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        None
+        let interfaces = self.interfaces.values().filter_map(Interface::next_deadline).min();
+        let neighbours = self.neighbours.values().filter_map(Neighbour::next_deadline).min();
+        [self.timers.next(), interfaces, neighbours].into_iter().flatten().min()
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Now) {
-        let _ = now;
+        while let Some(timer) = self.timers.pop(now.mono) {
+            match timer {
+                Timer::Expiry => self.expire_objects(now),
+                Timer::NodeRefresh => self.announce_node(now, now.wall.0),
+                Timer::Seks => {
+                    self.tend_own(now);
+                    self.tend_learnt(now);
+                }
+                Timer::Delivery => self.deliver(now),
+                Timer::InitialSync => self.retry_initial_sync(now),
+            }
+        }
+        let overdue = |(key, neighbour): (&NeighbourKey, &Neighbour)| {
+            neighbour.next_deadline().is_some_and(|deadline| deadline <= now.mono).then_some(*key)
+        };
+        let overdue: Vec<_> = self.neighbours.iter().filter_map(overdue).collect();
+        for key in overdue {
+            self.neighbour_timeout(now, key);
+        }
+        let due = |(&ifindex, interface): (&Ifindex, &Interface)| {
+            interface.next_deadline().is_some_and(|deadline| deadline <= now.mono).then_some(ifindex)
+        };
+        let due: Vec<_> = self.interfaces.iter().filter_map(due).collect();
+        for ifindex in due {
+            self.interface_timeout(now, ifindex);
+        }
+    }
+
+    /// Announces our keys and name.
+    fn announce_node(&mut self, now: Now, at_least: u64) {
+        let name = ObjectName { origin: self.id, kind: ObjectKind::NODE, id: 0 };
+        let known = self.objects.get(&name).map_or(0, |stored| stored.header.version + 1);
+        let mut payload = [0; NodePayload::MAX_LEN];
+        let signing_key = self.signing_key.public_key().as_ref().try_into().expect("32 bytes");
+        let node = NodePayload { signing_key, agreement_key: self.agreement_key, name: &self.config.node.name };
+        let len = node.emit(&mut payload);
+        self.announce(now, name, at_least.max(known), now.wall + NODE_LIFETIME, &payload[..len]);
+        self.timers.set(Timer::NodeRefresh, now.mono + NODE_LIFETIME / 2);
+    }
+
+    /// An object that came in from a neighbour changed the table.
+    fn object_changed(&mut self, now: Now, header: &ObjectHeader) {
+        let name = header.name;
+        if name.kind == ObjectKind::NODE && name.origin == self.id {
+            // Something of ours from before a restart, made when our clock was ahead. Ours has to be the last word.
+            self.announce_node(now, header.version.saturating_add(1));
+        }
+        if name.kind == ObjectKind::SEK {
+            self.learn(now, &name);
+        }
+    }
+
+    fn expire_objects(&mut self, now: Now) {
+        for stored in self.objects.expire(now.wall) {
+            self.forget_object(&stored);
+        }
+        if let Some(at) = self.objects.next_expiry() {
+            // The wall clock may be set while we wait: looked at again every minute.
+            let wait = Duration::from_millis(at.0.saturating_sub(now.wall.0)).min(Duration::from_secs(60));
+            self.timers.set(Timer::Expiry, now.mono + wait);
+        }
+    }
+
+    fn reconfigure(&mut self, now: Now, config: Config) {
+        let gtags = |config: &Config| -> Vec<_> {
+            let sealed = config.groups.iter().filter_map(|group| match &group.protection {
+                Protection::None => None,
+                Protection::Sealed { gaks, .. } => Some((group.group, gaks)),
+            });
+            sealed.flat_map(|(group, gaks)| gaks.iter().map(move |(epoch, _)| (group, *epoch))).collect()
+        };
+        let (before, after) = (gtags(&self.config), gtags(&config));
+        let renamed = self.config.node.name != config.node.name;
+        self.mac = mac_keys(&config);
+        self.group_index = index(&config);
+        self.config = config;
+        if renamed {
+            self.announce_node(now, now.wall.0);
+        }
+        if self.seks.incarnation.is_some() {
+            self.install_gtags();
+        }
+        self.regroup(now);
+        let gone = before.into_iter().filter(|gtag| !after.contains(gtag));
+        self.outputs.extend(gone.map(|(group, epoch)| Output::RemoveGtag { group, epoch }));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// A random duration below `bound`.
+    fn jitter(&mut self, bound: Duration) -> Duration {
+        let bound_us = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX).max(1);
+        Duration::from_micros(self.rng.next_u64() % bound_us)
     }
 
     /// Our node id.
     pub fn node_id(&self) -> NodeId {
-        self.node_id
+        self.id
     }
 
     /// Known gateways, ourselves first.
     pub fn nodes(&self) -> Vec<view::NodeView> {
-        Vec::new()
+        let mut seks = BTreeMap::<NodeId, u32>::new();
+        let live = self.objects.iter().filter(|s| s.header.name.kind == ObjectKind::SEK && !s.header.tombstone);
+        for stored in live {
+            *seks.entry(stored.header.name.origin).or_default() += 1;
+        }
+        let view = |(id, keys): (&NodeId, &object::NodeKeys)| view::NodeView {
+            id: *id,
+            name: keys.name.clone(),
+            is_self: *id == self.id,
+            signing_key: keys.signing_key,
+            agreement_key: keys.agreement_key,
+            version: keys.version,
+            seks: seks.get(id).copied().unwrap_or(0),
+        };
+        let mut nodes: Vec<_> = self.objects.nodes().map(view).collect();
+        nodes.sort_by_key(|node| !node.is_self);
+        nodes
     }
 
     /// Configured groups.
     pub fn groups(&self) -> Vec<view::GroupView> {
-        Vec::new()
+        let groups = self.config.groups.iter().map(|config| {
+            let (suite, mut epochs) = match &config.protection {
+                Protection::None => (None, Vec::new()),
+                Protection::Sealed { suite, gaks } => (Some(*suite), gaks.iter().map(|(epoch, _)| *epoch).collect()),
+            };
+            epochs.sort_unstable();
+            let own = self.seks.own.get(&config.group);
+            let sources: std::collections::BTreeSet<_> =
+                self.seks.learnt.values().filter(|l| l.group == config.group).map(|l| l.origin).collect();
+            view::GroupView {
+                group: config.group,
+                suite,
+                epochs,
+                send: config.send,
+                receive: config.receive,
+                active_key: own.and_then(|own| own.active.as_ref()).map(|sek| sek.key_id),
+                next_key: own.and_then(|own| own.next.as_ref()).map(|sek| (sek.key_id, sek.not_before)),
+                sources: u32::try_from(sources.len()).unwrap_or(u32::MAX),
+            }
+        });
+        groups.collect()
     }
 
     /// Known SEKs.
     pub fn keys(&self) -> Vec<view::KeyView> {
-        Vec::new()
+        self.key_views()
     }
 
     /// Babel neighbours.
     pub fn neighbours(&self) -> Vec<view::NeighbourView> {
-        Vec::new()
+        let whole = self.objects.digest(gemcast_proto::wire::gem::Range::WHOLE);
+        let view = |(key, neighbour): (&NeighbourKey, &Neighbour)| view::NeighbourView {
+            ifindex: key.0,
+            interface: self.interfaces.get(&key.0).map(|interface| interface.info.name.clone()).unwrap_or_default(),
+            address: key.1,
+            up: neighbour.is_up(),
+            hello_history: neighbour.multicast.bits,
+            last_heard: neighbour.last_heard,
+            rxcost: neighbour.rxcost(),
+            txcost: neighbour.txcost,
+            cost: neighbour.base_cost(),
+            rtt: neighbour.round_trip.smoothed(),
+            sync: match neighbour.peer_table.digest {
+                None => view::SyncState::Unknown,
+                Some(digest) if digest == whole => view::SyncState::Equal,
+                Some(digest) => view::SyncState::Differs {
+                    theirs: digest.count,
+                    queued: u32::try_from(neighbour.peer_table.queue.len()).unwrap_or(u32::MAX),
+                },
+            },
+        };
+        self.neighbours.iter().map(view).collect()
     }
 }
+
+fn index(config: &Config) -> BTreeMap<Group, usize> {
+    config.groups.iter().enumerate().map(|(index, config)| (config.group, index)).collect()
+}
+
+/// Public key of the node's X25519 private key (RFC 7748 §6.1).
+fn agreement_public_key(node: &config::Node) -> [u8; 32] {
+    let private = x25519_dalek::StaticSecret::from(*node.agreement_key.expose());
+    x25519_dalek::PublicKey::from(&private).to_bytes()
+}
+
+fn mac_keys(config: &Config) -> mac::Keys {
+    let keys: Vec<_> = config.bootstrap_keys.iter().map(derive::babel_mac_key).collect();
+    mac::Keys::new(&keys)
+}
+
+/// Every neighbour key of an interface.
+fn neighbours_of(ifindex: Ifindex) -> RangeInclusive<NeighbourKey> {
+    (ifindex, Ipv6Addr::UNSPECIFIED)..=(ifindex, Ipv6Addr::from([0xff; 16]))
+}
+
+/// The earlier of two deadlines.
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use crate::secret::Secret;
 use crate::time::UnixMillis;
 use core::net::Ipv6Addr;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
+use gemcast_proto::wire::gem::ObjectKind;
 
 /// One effect.
 pub enum Output {
@@ -27,7 +28,7 @@ pub enum Output {
         group: Group,
         /// The GAK epoch.
         epoch: Epoch,
-        /// SipHash key (RFC-free: K_gtag of the design), 16 bytes.
+        /// SipHash key.
         key: Secret<16>,
     },
     /// Remove a gtag key from `GTAG`.
@@ -106,6 +107,31 @@ pub enum Event {
         group: Group,
         /// Key.
         key_id: KeyId,
+    },
+    /// Alarm: a node signed two different objects under one name and version.
+    Conflict {
+        /// The node.
+        origin: NodeId,
+        /// Kind of the object.
+        kind: ObjectKind,
+        /// Its number.
+        id: u64,
+    },
+    /// Alarm: a node announced a key under an id that another one has, which was kept.
+    KeyIdTaken {
+        /// The node.
+        origin: NodeId,
+        /// The id.
+        key_id: KeyId,
+    },
+    /// Alarm: an object of ours did not fit the table and was not announced.
+    OwnObjectRefused {
+        /// Kind of the object.
+        kind: ObjectKind,
+        /// Its number.
+        id: u64,
+        /// Why.
+        what: String,
     },
     /// A packet or object was refused.
     Refused {

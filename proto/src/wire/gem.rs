@@ -120,6 +120,10 @@ pub struct ObjectName {
 impl ObjectName {
     /// Length on the wire.
     pub const LEN: usize = 17;
+    /// The first name in order.
+    pub const MIN: Self = Self { origin: NodeId([0; 8]), kind: ObjectKind(0), id: 0 };
+    /// The last name in order.
+    pub const MAX: Self = Self { origin: NodeId([0xff; 8]), kind: ObjectKind(0xff), id: u64::MAX };
 
     /// Origin, kind, id.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {

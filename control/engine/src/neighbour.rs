@@ -1,0 +1,227 @@
+//! A Babel neighbour: how well it is heard, how well it hears us, what the link costs (RFC 8966 §3.4, appendix A).
+
+use crate::mac::Freshness;
+use crate::sync::PeerTable;
+use crate::time::Instant;
+use crate::timestamp::RoundTrip;
+use core::time::Duration;
+use gemcast_proto::wire::babel::{INFINITY, Seqno};
+
+/// Cost of a wired link that works (RFC 8966 appendix A.2.1).
+const WIRED_COST: u16 = 96;
+/// Hellos that may be missing between two before the neighbour counts as restarted (appendix A.1).
+const RESTART_DISTANCE: u16 = 16;
+/// A neighbour that was never heard right is forgotten after this long.
+const UNPROVEN_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Which of the last sixteen Hellos of one series came in.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct History {
+    /// Latest in the highest bit.
+    pub(crate) bits: u16,
+    expected: Seqno,
+    interval: Duration,
+    deadline: Option<Instant>,
+}
+
+impl History {
+    /// A Hello came in (appendix A.1).
+    pub(crate) fn received(&mut self, now: Instant, seqno: Seqno, interval: Duration) {
+        let distance = seqno.distance_from(self.expected);
+        if self.bits == 0 || distance.unsigned_abs() > RESTART_DISTANCE {
+            self.bits = 0;
+        } else if distance < 0 {
+            // The neighbour lengthened its interval, and we counted misses that were none.
+            self.bits = self.bits.checked_shl(u32::from(distance.unsigned_abs())).unwrap_or(0);
+        } else {
+            self.bits = self.bits.checked_shr(u32::from(distance.unsigned_abs())).unwrap_or(0);
+        }
+        self.bits = (self.bits >> 1) | 0x8000;
+        self.expected = seqno.next();
+        if !interval.is_zero() {
+            self.interval = interval;
+            self.deadline = Some(now + interval + interval / 2);
+        }
+    }
+
+    /// The next Hello is overdue: counts it as missed.
+    fn missed(&mut self, now: Instant) {
+        self.bits >>= 1;
+        self.expected = self.expected.next();
+        self.deadline = (self.bits != 0).then(|| now + self.interval);
+    }
+
+    /// Two of the last three came in.
+    fn two_of_three(&self) -> bool {
+        (self.bits >> 13).count_ones() >= 2
+    }
+}
+
+/// One neighbour on one interface.
+pub(crate) struct Neighbour {
+    pub(crate) freshness: Freshness,
+    pub(crate) multicast: History,
+    pub(crate) unicast: History,
+    /// Cost it has receiving from us, from its last IHU.
+    pub(crate) txcost: u16,
+    ihu_deadline: Option<Instant>,
+    /// An IHU is to go out with the next Hello, whether or not it is its turn.
+    pub(crate) ihu_wanted: bool,
+    pub(crate) last_heard: Instant,
+    pub(crate) round_trip: RoundTrip,
+    pub(crate) peer_table: PeerTable,
+    wireless: bool,
+}
+
+impl Neighbour {
+    pub(crate) fn new(now: Instant, wireless: bool) -> Self {
+        Self {
+            freshness: Freshness::default(),
+            multicast: History::default(),
+            unicast: History::default(),
+            txcost: INFINITY,
+            ihu_deadline: None,
+            ihu_wanted: true,
+            last_heard: now,
+            round_trip: RoundTrip::default(),
+            peer_table: PeerTable::default(),
+            wireless,
+        }
+    }
+
+    /// Heard, and proven fresh.
+    pub(crate) fn is_up(&self) -> bool {
+        self.freshness.is_proven() && (self.multicast.bits | self.unicast.bits) != 0
+    }
+
+    /// Cost of receiving from it, as our IHUs tell it (appendix A.2).
+    pub(crate) fn rxcost(&self) -> u16 {
+        if self.wireless {
+            etx_rxcost(self.multicast.bits)
+        } else if self.multicast.two_of_three() || self.unicast.two_of_three() {
+            WIRED_COST
+        } else {
+            INFINITY
+        }
+    }
+
+    /// Cost of the link in both directions, without the penalty for delay.
+    pub(crate) fn base_cost(&self) -> u16 {
+        let (rxcost, txcost) = (self.rxcost(), self.txcost);
+        if rxcost == INFINITY || txcost == INFINITY {
+            return INFINITY;
+        }
+        if !self.wireless {
+            return txcost;
+        }
+        // Appendix A.2.2: cost = MAX(txcost, 256) * rxcost / 256.
+        let cost = u32::from(txcost.max(256)) * u32::from(rxcost) / 256;
+        u16::try_from(cost).unwrap_or(INFINITY - 1).min(INFINITY - 1)
+    }
+
+    /// An IHU for us came in. Returns whether the cost changed.
+    pub(crate) fn received_ihu(&mut self, now: Instant, rxcost: u16, interval: Duration) -> bool {
+        let before = self.base_cost();
+        self.txcost = rxcost;
+        // RFC 8966 §3.4.2 and appendix B: held for 3.5 times the announced interval.
+        self.ihu_deadline = Some(now + interval * 7 / 2);
+        self.base_cost() != before
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let unproven = (!self.sent_hellos()).then(|| self.last_heard + UNPROVEN_LIFETIME);
+        let (repeat, retry) = (self.freshness.next_repeat(), self.peer_table.retry_at);
+        let hellos = [self.multicast.deadline, self.unicast.deadline, self.ihu_deadline];
+        hellos.into_iter().chain([unproven, repeat, retry]).flatten().min()
+    }
+
+    /// Counts what is overdue. Returns whether the neighbour is gone for good.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
+        for history in [&mut self.multicast, &mut self.unicast] {
+            while history.deadline.is_some_and(|deadline| deadline <= now) {
+                history.missed(now);
+            }
+        }
+        if self.ihu_deadline.is_some_and(|deadline| deadline <= now) {
+            self.ihu_deadline = None;
+            self.txcost = INFINITY;
+        }
+        let silent = self.multicast.bits | self.unicast.bits == 0;
+        silent && (self.sent_hellos() || now >= self.last_heard + UNPROVEN_LIFETIME)
+    }
+
+    fn sent_hellos(&self) -> bool {
+        !(self.multicast.interval.is_zero() && self.unicast.interval.is_zero())
+    }
+}
+
+/// Expected transmissions (appendix A.2.2): 256 / beta, beta being the share of the last sixteen Hellos that came in.
+fn etx_rxcost(bits: u16) -> u16 {
+    let received = u16::try_from(bits.count_ones()).expect("sixteen bits");
+    (256 * 16_u16).checked_div(received).unwrap_or(INFINITY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn history(seqnos: &[u16]) -> History {
+        let mut history = History::default();
+        for &seqno in seqnos {
+            history.received(Instant(0), Seqno(seqno), SECOND);
+        }
+        history
+    }
+
+    #[test]
+    fn history_follows_appendix_a() {
+        assert_eq!(history(&[7]).bits, 0x8000);
+        assert_eq!(history(&[7, 8, 9]).bits, 0xe000);
+        assert_eq!(history(&[7, 9]).bits, 0xa000, "one was lost");
+        assert_eq!(history(&[65535, 0]).bits, 0xc000, "seqnos wrap");
+        assert_eq!(history(&[7, 8, 9, 100]).bits, 0x8000, "the neighbour restarted");
+        let mut late = history(&[7, 8]);
+        late.missed(Instant(0));
+        assert_eq!(late.bits, 0x6000);
+        late.received(Instant(0), Seqno(9), SECOND);
+        assert_eq!(late.bits, 0xe000, "it was no miss");
+    }
+
+    #[test]
+    fn a_wired_link_costs_96_while_two_of_three_hellos_come_in() {
+        let mut neighbour = Neighbour::new(Instant(0), false);
+        neighbour.multicast.received(Instant(0), Seqno(1), SECOND);
+        assert_eq!(neighbour.rxcost(), INFINITY);
+        neighbour.multicast.received(Instant(0), Seqno(2), SECOND);
+        assert_eq!((neighbour.rxcost(), neighbour.base_cost()), (96, INFINITY), "it does not hear us yet");
+        assert!(neighbour.received_ihu(Instant(0), 96, SECOND));
+        assert_eq!(neighbour.base_cost(), 96);
+        let two_missed = Instant(0) + SECOND * 5 / 2;
+        neighbour.handle_timeout(Instant(0) + SECOND * 3 / 2);
+        neighbour.handle_timeout(two_missed);
+        assert_eq!(neighbour.base_cost(), INFINITY);
+    }
+
+    #[test]
+    fn a_silent_neighbour_is_gone_after_sixteen_misses() {
+        let mut neighbour = Neighbour::new(Instant(0), false);
+        neighbour.multicast.received(Instant(0), Seqno(1), SECOND);
+        let mut misses = 0;
+        while let Some(deadline) = neighbour.next_deadline() {
+            misses += 1;
+            if neighbour.handle_timeout(deadline) {
+                break;
+            }
+        }
+        assert_eq!(misses, 16);
+    }
+
+    #[test]
+    fn a_wireless_link_costs_by_its_losses() {
+        assert_eq!(etx_rxcost(0xffff), 256);
+        assert_eq!(etx_rxcost(0x5555), 512);
+        assert_eq!(etx_rxcost(0), INFINITY);
+    }
+}

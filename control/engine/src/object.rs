@@ -1,0 +1,270 @@
+//! The table of GEM objects: everything any gateway announced, verified, highest version of each name.
+//!
+//! Nothing enters without its origin's signature. Two tables with the same objects have the same digest, whatever the
+//! order they came in; a digest of any subtree finds the differences of two tables in a few exchanges.
+
+use crate::time::UnixMillis;
+use core::time::Duration;
+use gemcast_proto::id::NodeId;
+use gemcast_proto::wire::gem::{
+    self, Digest, Entry, NodePayload, Object, ObjectHeader, ObjectKind, ObjectName, Range, SIGNATURE_LABEL,
+};
+use ring::{digest, signature};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Difference between two gateways' wall clocks that is tolerated.
+pub(crate) const SKEW: Duration = Duration::from_secs(30);
+/// Objects of one origin; more are refused.
+const MAX_OBJECTS_PER_ORIGIN: u32 = 32_768;
+/// Objects altogether; more are refused.
+const MAX_OBJECTS: usize = 262_144;
+
+/// A verified object.
+pub(crate) struct Stored {
+    pub(crate) header: ObjectHeader,
+    /// The whole TLV body, signature included.
+    pub(crate) body: Box<[u8]>,
+    hash: u128,
+}
+
+impl Stored {
+    pub(crate) fn entry(&self) -> Entry {
+        Entry { name: self.header.name, version: self.header.version }
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        Object::parse(&self.body).expect("parsed before it was stored").payload
+    }
+
+    pub(crate) fn not_after(&self) -> UnixMillis {
+        UnixMillis(u64::from(self.header.not_after) * 1000)
+    }
+}
+
+/// What a NODE object says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NodeKeys {
+    pub(crate) signing_key: [u8; 32],
+    pub(crate) agreement_key: [u8; 32],
+    pub(crate) name: String,
+    pub(crate) version: u64,
+}
+
+/// What became of an offered object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Offer {
+    /// New, or newer than before: stored.
+    Accepted,
+    /// Known byte for byte.
+    Repeated,
+    /// A newer version is known.
+    Outdated,
+    /// The origin signed two objects under one name and version. The one with the greater hash stays, on every node.
+    Conflict {
+        /// Whether that is the offered one.
+        replaced: bool,
+    },
+}
+
+/// Why an object is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("its validity ended more than 30 s ago")]
+    Expired,
+    #[error("its origin's NODE object is not known")]
+    UnknownOrigin,
+    #[error("its origin is not the hash of the key it carries")]
+    Origin,
+    #[error("its signature is wrong")]
+    Signature,
+    #[error("{0}")]
+    Payload(gem::Error),
+    #[error("over the quota of its origin or of the table")]
+    Quota,
+}
+
+/// Node id that belongs to an Ed25519 public key.
+pub(crate) fn node_id_of(signing_key: &[u8; 32]) -> NodeId {
+    let digest = digest::digest(&digest::SHA256, signing_key);
+    NodeId(*digest.as_ref().first_chunk().expect("SHA-256 has 32 bytes"))
+}
+
+/// Signs head and payload of an object; returns the TLV body.
+pub(crate) fn sign(key: &signature::Ed25519KeyPair, header: &ObjectHeader, payload: &[u8]) -> Vec<u8> {
+    let mut buffer = [0; gem::MAX_BODY_LEN];
+    let len = header.emit(payload, &mut buffer);
+    let signed = &buffer[..len];
+    let signature = key.sign(&[SIGNATURE_LABEL, signed].concat());
+    [signed, signature.as_ref()].concat()
+}
+
+fn verify(signing_key: &[u8; 32], object: &Object<'_>) -> Result<(), Refusal> {
+    let message = [SIGNATURE_LABEL, object.signed].concat();
+    signature::UnparsedPublicKey::new(&signature::ED25519, signing_key)
+        .verify(&message, object.signature)
+        .map_err(|_| Refusal::Signature)
+}
+
+type Position = (u64, ObjectName);
+
+/// The table.
+#[derive(Default)]
+pub(crate) struct Objects {
+    /// By hash of the name, which is the order of the digest tree.
+    by_position: BTreeMap<Position, Stored>,
+    by_expiry: BTreeSet<(u32, Position)>,
+    per_origin: BTreeMap<NodeId, u32>,
+    nodes: BTreeMap<NodeId, NodeKeys>,
+    sum: u128,
+}
+
+impl Objects {
+    pub(crate) fn len(&self) -> usize {
+        self.by_position.len()
+    }
+
+    pub(crate) fn get(&self, name: &ObjectName) -> Option<&Stored> {
+        self.by_position.get(&position(name))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Stored> {
+        self.by_position.values()
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeKeys)> {
+        self.nodes.iter()
+    }
+
+    /// Takes an object if it is valid, signed by its origin, and newer than what is known.
+    pub(crate) fn offer(&mut self, now: UnixMillis, body: &[u8]) -> Result<Offer, Refusal> {
+        let object = Object::parse(body).map_err(Refusal::Payload)?;
+        let header = object.header;
+        let position = position(&header.name);
+        let known = self.by_position.get(&position);
+        if let Some(known) = known {
+            if *known.body == *body {
+                return Ok(Offer::Repeated);
+            }
+            if header.version < known.header.version {
+                return Ok(Offer::Outdated);
+            }
+        }
+        let conflict = known.filter(|known| known.header.version == header.version).map(|known| known.hash);
+        if now > UnixMillis(u64::from(header.not_after) * 1000) + SKEW {
+            return Err(Refusal::Expired);
+        }
+        let node = self.verify(&object)?;
+        let hash = hash_of(body);
+        if let Some(known_hash) = conflict.filter(|&known_hash| known_hash >= hash) {
+            debug_assert_ne!(known_hash, hash, "different bytes");
+            return Ok(Offer::Conflict { replaced: false });
+        }
+        let of_origin = self.per_origin.get(&header.name.origin).copied().unwrap_or(0);
+        if known.is_none() && (of_origin >= MAX_OBJECTS_PER_ORIGIN || self.len() >= MAX_OBJECTS) {
+            return Err(Refusal::Quota);
+        }
+        self.remove(&position);
+        self.sum = self.sum.wrapping_add(hash);
+        self.by_expiry.insert((header.not_after, position));
+        self.by_position.insert(position, Stored { header, body: body.into(), hash });
+        *self.per_origin.entry(header.name.origin).or_default() += 1;
+        if let Some(keys) = node {
+            self.nodes.insert(header.name.origin, keys);
+        }
+        Ok(if conflict.is_some() { Offer::Conflict { replaced: true } } else { Offer::Accepted })
+    }
+
+    /// Checks the signature; a NODE object brings its own key, which its origin is the hash of.
+    fn verify(&self, object: &Object<'_>) -> Result<Option<NodeKeys>, Refusal> {
+        let header = &object.header;
+        if header.name.kind == ObjectKind::NODE {
+            let node = NodePayload::parse(object.payload).map_err(Refusal::Payload)?;
+            if node_id_of(&node.signing_key) != header.name.origin || header.name.id != 0 {
+                return Err(Refusal::Origin);
+            }
+            verify(&node.signing_key, object)?;
+            return Ok(Some(NodeKeys {
+                signing_key: node.signing_key,
+                agreement_key: node.agreement_key,
+                name: node.name.to_owned(),
+                version: header.version,
+            }));
+        }
+        let node = self.nodes.get(&header.name.origin).ok_or(Refusal::UnknownOrigin)?;
+        verify(&node.signing_key, object)?;
+        Ok(None)
+    }
+
+    fn remove(&mut self, position: &Position) -> Option<Stored> {
+        let stored = self.by_position.remove(position)?;
+        let origin = stored.header.name.origin;
+        self.sum = self.sum.wrapping_sub(stored.hash);
+        self.by_expiry.remove(&(stored.header.not_after, *position));
+        if let Some(count) = self.per_origin.get_mut(&origin) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_origin.remove(&origin);
+            }
+        }
+        if stored.header.name.kind == ObjectKind::NODE {
+            self.nodes.remove(&origin);
+        }
+        Some(stored)
+    }
+
+    /// Drops what ran out, tolerated skew included. Objects of a node whose NODE ran out go too: without its key nobody
+    /// could verify them again.
+    pub(crate) fn expire(&mut self, now: UnixMillis) -> Vec<Stored> {
+        let mut gone = Vec::new();
+        while let Some(&(not_after, position)) = self.by_expiry.first() {
+            if now <= UnixMillis(u64::from(not_after) * 1000) + SKEW {
+                break;
+            }
+            gone.extend(self.remove(&position));
+            let name = position.1;
+            if name.kind == ObjectKind::NODE {
+                let orphans: Vec<_> =
+                    self.by_position.keys().filter(|position| position.1.origin == name.origin).copied().collect();
+                gone.extend(orphans.iter().filter_map(|orphan| self.remove(orphan)));
+            }
+        }
+        gone
+    }
+
+    /// When the next object runs out.
+    pub(crate) fn next_expiry(&self) -> Option<UnixMillis> {
+        let (not_after, _) = self.by_expiry.first()?;
+        Some(UnixMillis(u64::from(*not_after) * 1000 + 1) + SKEW)
+    }
+
+    /// Digest of a subtree.
+    pub(crate) fn digest(&self, range: Range) -> Digest {
+        if range == Range::WHOLE {
+            return Digest { range, count: u32::try_from(self.len()).unwrap_or(u32::MAX), sum: self.sum };
+        }
+        self.range(range).fold(Digest { range, count: 0, sum: 0 }, |digest, stored| Digest {
+            range,
+            count: digest.count + 1,
+            sum: digest.sum.wrapping_add(stored.hash),
+        })
+    }
+
+    /// Objects of a subtree.
+    pub(crate) fn range(&self, range: Range) -> impl Iterator<Item = &Stored> {
+        let (first, last) = range.bounds().into_inner();
+        self.by_position.range((first, ObjectName::MIN)..=(last, ObjectName::MAX)).map(|(_, stored)| stored)
+    }
+}
+
+fn position(name: &ObjectName) -> Position {
+    let digest = digest::digest(&digest::SHA256, &name.to_bytes());
+    (u64::from_be_bytes(*digest.as_ref().first_chunk().expect("SHA-256 has 32 bytes")), *name)
+}
+
+fn hash_of(body: &[u8]) -> u128 {
+    let digest = digest::digest(&digest::SHA256, body);
+    u128::from_be_bytes(*digest.as_ref().first_chunk().expect("SHA-256 has 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+use super::*;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+
+const NOW: UnixMillis = UnixMillis(1_000_000_000);
+
+struct Origin {
+    key: Ed25519KeyPair,
+    id: NodeId,
+}
+
+impl Origin {
+    fn new(seed: u8) -> Self {
+        let key = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        let id = node_id_of(key.public_key().as_ref().try_into().unwrap());
+        Self { key, id }
+    }
+
+    fn node(&self, version: u64) -> Vec<u8> {
+        let signing_key = self.key.public_key().as_ref().try_into().unwrap();
+        let mut payload = [0; NodePayload::MAX_LEN];
+        let len = NodePayload { signing_key, agreement_key: [0; 32], name: "n" }.emit(&mut payload);
+        self.object(ObjectKind::NODE, 0, version, &payload[..len])
+    }
+
+    fn object(&self, kind: ObjectKind, id: u64, version: u64, payload: &[u8]) -> Vec<u8> {
+        let name = ObjectName { origin: self.id, kind, id };
+        sign(&self.key, &ObjectHeader { tombstone: false, name, version, not_after: 1_000_100 }, payload)
+    }
+}
+
+fn table(bodies: &[Vec<u8>]) -> Objects {
+    let mut objects = Objects::default();
+    for body in bodies {
+        objects.offer(NOW, body).unwrap();
+    }
+    objects
+}
+
+#[test]
+fn ed25519_is_rfc_8032s() {
+    // §7.1 test 1: the secret key gives this public key.
+    let seed = [
+        0x9d, 0x61, 0xb1, 0x9d, 0xef, 0xfd, 0x5a, 0x60, 0xba, 0x84, 0x4a, 0xf4, 0x92, 0xec, 0x2c, 0xc4, 0x44, 0x49,
+        0xc5, 0x69, 0x7b, 0x32, 0x69, 0x19, 0x70, 0x3b, 0xac, 0x03, 0x1c, 0xae, 0x7f, 0x60,
+    ];
+    let key = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+    assert_eq!(key.public_key().as_ref()[..4], [0xd7, 0x5a, 0x98, 0x01]);
+    assert_eq!(key.sign(b"").as_ref()[..4], [0xe5, 0x56, 0x43, 0x00]);
+}
+
+#[test]
+fn the_highest_version_wins_in_any_order() {
+    let origin = Origin::new(1);
+    let [old, new] = [5, 6].map(|version| origin.object(ObjectKind(9), 7, version, b"x"));
+    let node = origin.node(1);
+    let ascending = table(&[node.clone(), old.clone(), new.clone()]);
+    let mut descending = table(&[node, new.clone()]);
+    assert_eq!(descending.offer(NOW, &old), Ok(Offer::Outdated));
+    assert_eq!(descending.offer(NOW, &new), Ok(Offer::Repeated));
+    assert_eq!(ascending.digest(Range::WHOLE), descending.digest(Range::WHOLE));
+    assert_eq!(ascending.len(), 2);
+}
+
+#[test]
+fn nothing_enters_without_its_origins_signature() {
+    let (origin, stranger) = (Origin::new(1), Origin::new(2));
+    let mut objects = table(&[origin.node(1)]);
+    let good = origin.object(ObjectKind(9), 7, 5, b"payload");
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 0x40;
+        assert!(objects.offer(NOW, &bad).is_err(), "byte {at}");
+    }
+    let name = ObjectName { origin: origin.id, kind: ObjectKind(9), id: 7 };
+    let forged = sign(&stranger.key, &ObjectHeader { tombstone: false, name, version: 5, not_after: 1_000_100 }, b"");
+    assert_eq!(objects.offer(NOW, &forged), Err(Refusal::Signature));
+    assert_eq!(objects.offer(NOW, &stranger.object(ObjectKind(9), 7, 5, b"")), Err(Refusal::UnknownOrigin));
+    assert_eq!(objects.len(), 1);
+}
+
+#[test]
+fn a_node_id_belongs_to_its_key() {
+    let (origin, stranger) = (Origin::new(1), Origin::new(2));
+    let mut payload = [0; NodePayload::MAX_LEN];
+    let signing_key = stranger.key.public_key().as_ref().try_into().unwrap();
+    let len = NodePayload { signing_key, agreement_key: [0; 32], name: "n" }.emit(&mut payload);
+    let name = ObjectName { origin: origin.id, kind: ObjectKind::NODE, id: 0 };
+    let header = ObjectHeader { tombstone: false, name, version: 9, not_after: 1_000_100 };
+    let stolen = sign(&stranger.key, &header, &payload[..len]);
+    assert_eq!(Objects::default().offer(NOW, &stolen), Err(Refusal::Origin));
+}
+
+#[test]
+fn two_objects_of_one_version_leave_the_same_one_everywhere() {
+    let origin = Origin::new(1);
+    let [a, b] = [b"a", b"b"].map(|payload| origin.object(ObjectKind(9), 7, 5, payload));
+    let mut first = table(&[origin.node(1), a.clone()]);
+    let mut second = table(&[origin.node(1), b.clone()]);
+    let outcomes = (first.offer(NOW, &b).unwrap(), second.offer(NOW, &a).unwrap());
+    assert!(matches!(outcomes, (Offer::Conflict { replaced: x }, Offer::Conflict { replaced: y }) if x != y));
+    assert_eq!(first.digest(Range::WHOLE), second.digest(Range::WHOLE));
+}
+
+#[test]
+fn objects_run_out_with_their_skew_and_take_orphans_along() {
+    let origin = Origin::new(1);
+    let mut objects = table(&[origin.node(1), origin.object(ObjectKind(9), 7, 5, b"")]);
+    let end = UnixMillis(1_000_100_000) + SKEW;
+    assert!(objects.expire(end).is_empty());
+    assert_eq!(objects.next_expiry(), Some(UnixMillis(end.0 + 1)));
+    assert_eq!(objects.expire(UnixMillis(end.0 + 1)).len(), 2);
+    assert_eq!(objects.digest(Range::WHOLE), Objects::default().digest(Range::WHOLE));
+    assert_eq!(objects.offer(UnixMillis(end.0 + 1), &origin.node(1)), Err(Refusal::Expired));
+}
+
+#[test]
+fn digests_of_children_add_up_to_their_parents() {
+    let origin = Origin::new(1);
+    let bodies: Vec<_> = (0..100).map(|id| origin.object(ObjectKind(9), id, 1, b"")).collect();
+    let objects = table(&[vec![origin.node(1)], bodies].concat());
+    let children: Vec<_> = Range::WHOLE.children().map(|range| objects.digest(range)).collect();
+    let whole = objects.digest(Range::WHOLE);
+    assert_eq!(children.iter().map(|child| child.count).sum::<u32>(), whole.count);
+    assert_eq!(children.iter().fold(0u128, |sum, child| sum.wrapping_add(child.sum)), whole.sum);
+}

@@ -1,0 +1,42 @@
+//! Rate limits: a token bucket that is one instant (the generic cell rate algorithm, ITU-T I.371).
+
+use crate::time::Instant;
+use core::time::Duration;
+
+/// Allows one event per `interval` in the long run, and bursts of `burst` events.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) interval: Duration,
+    pub(crate) burst: u32,
+}
+
+/// State of one limited thing: when the bucket will be full again.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Bucket(Instant);
+
+impl Bucket {
+    /// Takes a token if there is one.
+    pub(crate) fn take(&mut self, now: Instant, limit: Limit) -> bool {
+        let full_at = self.0.max(now);
+        let allowed = full_at - now <= limit.interval * (limit.burst - 1);
+        if allowed {
+            self.0 = full_at + limit.interval;
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_then_the_rate_holds() {
+        let limit = Limit { interval: Duration::from_millis(10), burst: 3 };
+        let mut bucket = Bucket::default();
+        let passed = |bucket: &mut Bucket, at_ms: u64| bucket.take(Instant(at_ms * 1000), limit);
+        assert_eq!((0..5).filter(|_| passed(&mut bucket, 100)).count(), 3);
+        assert!(!passed(&mut bucket, 109) && passed(&mut bucket, 110) && !passed(&mut bucket, 111));
+        assert_eq!((0..5).filter(|_| passed(&mut bucket, 10_000)).count(), 3);
+    }
+}

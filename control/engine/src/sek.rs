@@ -1,0 +1,624 @@
+//! The life of source encryption keys: ours are made, announced, switched to, retired and wiped; those of others are
+//! learnt from their objects, installed while they are good, and wiped.
+//!
+//! ```text
+//!  made, announced      switch (not_before)          wiped
+//!  |---- lead ----------|------- lifetime ... -------|
+//!                                  next made |-- lead -|-- overlap --|
+//! ```
+//! The first key of a start seals at once: there is none that it could replace. A key is made anew whenever the
+//! continuity of its packet counters is not certain. Secrets of others are not kept: they are unwrapped from their
+//! object whenever they have to be installed.
+
+use crate::config::{GroupConfig, Protection};
+use crate::derive::{self, Traffic};
+use crate::input::AdoptedKey;
+use crate::object::{self, SKEW, Stored};
+use crate::output::{Event, InstallKey, Output};
+use crate::secret::Secret;
+use crate::time::{Instant, Now, UnixMillis};
+use crate::timer::Timer;
+use crate::view::KeyState;
+use crate::{Engine, earliest};
+use core::time::Duration;
+use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
+use gemcast_proto::wire::gem::{ObjectHeader, ObjectKind, ObjectName, SekPayload};
+use rand_chacha::rand_core::RngCore;
+use ring::aead;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Packets after which a key is replaced.
+const SOFT_LIMIT_PACKETS: u64 = 1 << 32;
+/// Packets after which a key is replaced without notice: halfway to the hard stop of 2³⁴.
+const URGENT_LIMIT_PACKETS: u64 = 1 << 33;
+/// Share of the lifetime by which replacements are spread, as a divisor, so that not all groups change at once.
+const SPREAD: u32 = 10;
+
+/// A SEK of ours.
+pub(crate) struct OwnSek {
+    pub(crate) key_id: KeyId,
+    secret: Secret<32>,
+    pub(crate) epoch: Epoch,
+    pub(crate) suite: Suite,
+    pub(crate) not_before: UnixMillis,
+    pub(crate) not_after: UnixMillis,
+    switch_at: Instant,
+    replace_at: Instant,
+    pub(crate) packets: u64,
+}
+
+/// Our keys for one group.
+#[derive(Default)]
+pub(crate) struct OwnGroup {
+    pub(crate) active: Option<OwnSek>,
+    pub(crate) next: Option<OwnSek>,
+    /// Replaced keys, to be wiped at a time; they keep their end of validity for display.
+    pub(crate) retiring: Vec<(KeyId, Epoch, Instant)>,
+    /// Keys of a control process before us; one of them may be sealing.
+    pub(crate) adopted: Vec<AdoptedKey>,
+}
+
+/// A SEK of another node, for a group that this gateway delivers.
+#[derive(Clone, Copy)]
+pub(crate) struct Learnt {
+    pub(crate) origin: NodeId,
+    pub(crate) group: Group,
+    pub(crate) epoch: Epoch,
+    pub(crate) suite: Suite,
+    pub(crate) not_before: UnixMillis,
+    pub(crate) not_after: UnixMillis,
+    /// Wiped then: when it ends, or some time after a newer key of its origin took over.
+    wipe_at: UnixMillis,
+}
+
+/// All keys.
+#[derive(Default)]
+pub(crate) struct Seks {
+    pub(crate) own: BTreeMap<Group, OwnGroup>,
+    pub(crate) learnt: BTreeMap<KeyId, Learnt>,
+    wipes: BTreeSet<(UnixMillis, KeyId)>,
+    /// Opening keys found in the maps whose objects have not come back yet.
+    pub(crate) adopted: BTreeMap<KeyId, AdoptedKey>,
+    /// Map set of the data plane, once it is known.
+    pub(crate) incarnation: Option<u64>,
+}
+
+impl Seks {
+    fn set_wipe(&mut self, key_id: KeyId, at: UnixMillis) {
+        if let Some(learnt) = self.learnt.get_mut(&key_id) {
+            self.wipes.remove(&(learnt.wipe_at, key_id));
+            learnt.wipe_at = at;
+            self.wipes.insert((at, key_id));
+        }
+    }
+
+    fn forget(&mut self, key_id: KeyId) -> bool {
+        let learnt = self.learnt.remove(&key_id);
+        if let Some(learnt) = &learnt {
+            self.wipes.remove(&(learnt.wipe_at, key_id));
+        }
+        learnt.is_some()
+    }
+
+    fn is_own(&self, key_id: KeyId) -> bool {
+        self.own.values().any(|own| {
+            [&own.active, &own.next].into_iter().flatten().any(|sek| sek.key_id == key_id)
+                || own.retiring.iter().any(|&(id, ..)| id == key_id)
+                || own.adopted.iter().any(|adopted| adopted.key_id == key_id)
+        })
+    }
+}
+
+/// Wraps a SEK: AES-256-GCM under a key that is used for nothing else, hence a fixed nonce.
+fn wrap(key: &Secret<32>, sek: &Secret<32>) -> [u8; 48] {
+    let mut wrapped = [0; 48];
+    wrapped[..32].copy_from_slice(sek.expose());
+    let (text, tag) = wrapped.split_at_mut(32);
+    let made = wrap_cipher(key)
+        .seal_in_place_separate_tag(aead::Nonce::assume_unique_for_key([0; 12]), aead::Aad::empty(), text)
+        .expect("32 bytes are within every limit of AES-GCM");
+    tag.copy_from_slice(made.as_ref());
+    wrapped
+}
+
+/// Undoes [`wrap`]; `None` when the key is another one: its maker does not hold our GAK.
+fn unwrap(key: &Secret<32>, wrapped: &[u8; 48]) -> Option<Secret<32>> {
+    let mut text = *wrapped;
+    let opened = wrap_cipher(key)
+        .open_in_place(aead::Nonce::assume_unique_for_key([0; 12]), aead::Aad::empty(), &mut text)
+        .ok()
+        .and_then(|sek| <[u8; 32]>::try_from(&*sek).ok())
+        .map(Secret::new);
+    zeroize::Zeroize::zeroize(&mut text);
+    opened
+}
+
+fn wrap_cipher(key: &Secret<32>) -> aead::LessSafeKey {
+    let key = aead::UnboundKey::new(&aead::AES_256_GCM, key.expose()).expect("AES-256 takes 32 bytes");
+    aead::LessSafeKey::new(key)
+}
+
+/// The GAK of an epoch.
+fn gak_of(group: &GroupConfig, epoch: Epoch) -> Option<&Secret<32>> {
+    match &group.protection {
+        Protection::None => None,
+        Protection::Sealed { gaks, .. } => gaks.iter().find(|(of, _)| *of == epoch).map(|(_, gak)| gak),
+    }
+}
+
+/// What a new SEK of a group is made with: its suite, and the GAK of the highest epoch.
+fn sealing(group: &GroupConfig) -> Option<(Suite, Epoch, &Secret<32>)> {
+    match &group.protection {
+        Protection::Sealed { suite, gaks } if group.send => {
+            gaks.iter().max_by_key(|(epoch, _)| *epoch).map(|(epoch, gak)| (*suite, *epoch, gak))
+        }
+        _ => None,
+    }
+}
+
+impl Engine {
+    fn group_config(&self, group: Group) -> Option<&GroupConfig> {
+        self.group_index.get(&group).map(|&index| &self.config.groups[index])
+    }
+
+    /// The data plane is there, with these keys in its maps.
+    pub(crate) fn data_plane_up(&mut self, now: Now, incarnation: u64, keys: Vec<AdoptedKey>) {
+        let known = self.seks.incarnation.replace(incarnation);
+        if known.is_some_and(|known| known != incarnation) {
+            // The maps were made anew: what our keys counted is lost, so none of them may seal again.
+            self.seks.own.clear();
+            self.seks.adopted.clear();
+        }
+        self.install_gtags();
+        self.sort_found_keys(now, known.is_none(), keys);
+        self.reinstall_own();
+        let learnt: Vec<_> = self.seks.learnt.keys().copied().collect();
+        for key_id in learnt {
+            self.install_learnt(key_id);
+        }
+        self.learn_all(now);
+        self.tend_own(now);
+    }
+
+    /// Keeps keys found in the maps that are of use, wipes the others.
+    fn sort_found_keys(&mut self, now: Now, first: bool, keys: Vec<AdoptedKey>) {
+        for key in keys {
+            let valid = now.wall <= key.not_after + SKEW;
+            let config = self.group_config(key.group).filter(|config| gak_of(config, key.epoch).is_some() && valid);
+            let (send, receive) = config.map_or((false, false), |config| (config.send, config.receive));
+            if self.seks.learnt.contains_key(&key.key_id) || self.seks.is_own(key.key_id) {
+                continue;
+            }
+            if first && key.seals && send && key.origin == self.id {
+                self.seks.own.entry(key.group).or_default().adopted.push(key);
+            } else if first && !key.seals && receive && key.origin != self.id {
+                self.seks.adopted.insert(key.key_id, key);
+            } else {
+                self.outputs.push_back(Output::RemoveKey(key.key_id));
+            }
+        }
+    }
+
+    fn reinstall_own(&mut self) {
+        let groups: Vec<_> = self.seks.own.keys().copied().collect();
+        for group in groups {
+            let own = &self.seks.own[&group];
+            let installs: Vec<_> =
+                [&own.active, &own.next].into_iter().flatten().filter_map(|sek| self.own_key(group, sek)).collect();
+            let active = own.active.as_ref().map(|sek| sek.key_id);
+            self.outputs.extend(installs.into_iter().map(Output::InstallKey));
+            self.outputs.extend(active.map(|key_id| Output::Activate { group, key_id }));
+        }
+    }
+
+    pub(crate) fn install_gtags(&mut self) {
+        for config in &self.config.groups {
+            if let Protection::Sealed { gaks, .. } = &config.protection {
+                for (epoch, gak) in gaks {
+                    let (group, epoch) = (config.group, *epoch);
+                    let key = derive::gtag_key(gak, group, epoch);
+                    self.outputs.push_back(Output::InstallGtag { group, epoch, key });
+                }
+            }
+        }
+    }
+
+    /// Makes, switches to, retires and wipes our keys as their times come.
+    pub(crate) fn tend_own(&mut self, now: Now) {
+        if self.seks.incarnation.is_none() {
+            return;
+        }
+        let sealed: Vec<Group> =
+            self.config.groups.iter().filter(|config| sealing(config).is_some()).map(|config| config.group).collect();
+        let mut next = None;
+        for group in sealed {
+            let own = self.seks.own.entry(group).or_default();
+            if own.next.as_ref().is_some_and(|sek| sek.switch_at <= now.mono) {
+                self.switch(now, group);
+            }
+            let own = &self.seks.own[&group];
+            let worn = own.active.as_ref().is_some_and(|sek| sek.replace_at <= now.mono);
+            let orphaned = own.active.is_none();
+            if own.next.is_none() && (worn || orphaned) {
+                // With nothing sealing there is no one to warn.
+                let lead = if orphaned && own.adopted.is_empty() { Duration::ZERO } else { self.config.announce_lead };
+                self.make_sek(now, group, lead);
+            }
+            next = earliest(next, self.wipe_retired(now, group));
+            let own = &self.seks.own[&group];
+            next = earliest(next, own.next.as_ref().map(|sek| sek.switch_at));
+            let replace_at = own.active.as_ref().filter(|_| own.next.is_none()).map(|sek| sek.replace_at);
+            next = earliest(next, replace_at);
+        }
+        if let Some(at) = next {
+            self.timers.set_by(Timer::Seks, at);
+        }
+    }
+
+    /// The announced key takes over.
+    fn switch(&mut self, now: Now, group: Group) {
+        let overlap_until = now.mono + self.config.overlap;
+        let Some(own) = self.seks.own.get_mut(&group) else { return };
+        let Some(next) = own.next.take() else { return };
+        self.outputs.push_back(Output::Activate { group, key_id: next.key_id });
+        let replaced = own.active.replace(next).map(|sek| (sek.key_id, sek.epoch));
+        let adopted = own.adopted.drain(..).map(|key| (key.key_id, key.epoch));
+        own.retiring.extend(replaced.into_iter().chain(adopted).map(|(id, epoch)| (id, epoch, overlap_until)));
+    }
+
+    fn wipe_retired(&mut self, now: Now, group: Group) -> Option<Instant> {
+        let own = self.seks.own.get_mut(&group)?;
+        let outputs = &mut self.outputs;
+        own.retiring.retain(|&(key_id, _, at)| {
+            if at <= now.mono {
+                outputs.push_back(Output::RemoveKey(key_id));
+            }
+            at > now.mono
+        });
+        own.retiring.iter().map(|&(_, _, at)| at).min()
+    }
+
+    /// Makes a SEK for a group, announces it, and switches to it after `lead`.
+    fn make_sek(&mut self, now: Now, group: Group, lead: Duration) {
+        let key_id = self.unused_key_id();
+        let mut bytes = [0; 32];
+        self.rng.fill_bytes(&mut bytes);
+        let secret = Secret::new(bytes);
+        zeroize::Zeroize::zeroize(&mut bytes);
+        let mut salt = [0; 16];
+        self.rng.fill_bytes(&mut salt);
+        let lifetime = self.config.sek_lifetime;
+        let spread = lifetime / SPREAD;
+        let life = lifetime - self.jitter(spread);
+        let Some((suite, epoch, gak)) = self.group_config(group).and_then(sealing) else { return };
+
+        let (not_before, version) = (now.wall + lead, now.wall.0);
+        // Valid for twice its planned life: it goes on sealing while this process is away.
+        let not_after = not_before + lifetime * 2 + self.config.overlap;
+        let wrapped = wrap(&derive::wrap_key(gak, self.id, version, key_id, &salt), &secret);
+        let payload =
+            SekPayload { group, epoch, key_id, suite: suite as u8, not_before_ms: not_before.0, salt, wrapped };
+        let sek = OwnSek {
+            key_id,
+            secret,
+            epoch,
+            suite,
+            not_before,
+            not_after,
+            switch_at: now.mono + lead,
+            replace_at: now.mono + lead + life.saturating_sub(self.config.announce_lead),
+            packets: 0,
+        };
+        self.outputs.extend(self.own_key(group, &sek).map(Output::InstallKey));
+        self.seks.own.entry(group).or_default().next = Some(sek);
+        self.counters.seks_made += 1;
+        self.event(Event::SekMade { group, key_id });
+        let name = ObjectName { origin: self.id, kind: ObjectKind::SEK, id: u64::from(key_id.0) };
+        self.announce(now, name, version, not_after, &payload.to_bytes());
+        if lead.is_zero() {
+            self.switch(now, group);
+        }
+        self.timers.set_by(Timer::Seks, now.mono);
+    }
+
+    /// Signs an object of ours, stores and floods it.
+    pub(crate) fn announce(&mut self, now: Now, name: ObjectName, version: u64, end: UnixMillis, payload: &[u8]) {
+        let not_after = u32::try_from(end.0.div_ceil(1000)).unwrap_or(u32::MAX);
+        let header = ObjectHeader { tombstone: false, name, version, not_after };
+        let body = object::sign(&self.signing_key, &header, payload);
+        match self.objects.offer(now.wall, &body) {
+            Ok(_) => {
+                self.timers.set_by(Timer::Expiry, now.mono);
+                self.flood_own(now.mono, name);
+            }
+            Err(refusal) => {
+                // Only a table full of others' objects does this; the next digest cannot help, the operator can.
+                self.counters.refused_object += 1;
+                self.event(Event::OwnObjectRefused { kind: name.kind, id: name.id, what: refusal.to_string() });
+            }
+        }
+    }
+
+    fn own_key(&self, group: Group, sek: &OwnSek) -> Option<InstallKey> {
+        let gak = gak_of(self.group_config(group)?, sek.epoch)?;
+        let (suite, origin, key_id, epoch) = (sek.suite, self.id, sek.key_id, sek.epoch);
+        let (traffic_key, salt) = Traffic { sek: &sek.secret, gak, suite, group, origin, key_id, epoch }.derive();
+        let not_after = sek.not_after;
+        Some(InstallKey { key_id, origin, group, epoch, suite, seals: true, traffic_key, salt, not_after })
+    }
+
+    /// A random id that names no key known here.
+    fn unused_key_id(&mut self) -> KeyId {
+        loop {
+            let key_id = KeyId(self.rng.next_u32());
+            let known = self.seks.learnt.contains_key(&key_id) || self.seks.adopted.contains_key(&key_id);
+            if key_id.0 != 0 && !known && !self.seks.is_own(key_id) {
+                return key_id;
+            }
+        }
+    }
+
+    /// The operator wants a new key.
+    pub(crate) fn rotate(&mut self, now: Now, group: Group) {
+        let pending = self.seks.own.get(&group).is_some_and(|own| own.next.is_some());
+        if self.seks.incarnation.is_some() && !pending {
+            self.make_sek(now, group, self.config.announce_lead);
+            self.tend_own(now);
+        }
+    }
+
+    /// The data plane reports how much a key sealed.
+    pub(crate) fn sealed(&mut self, now: Now, key_id: KeyId, packets: u64) {
+        let mut own = self.seks.own.iter_mut();
+        let Some((group, sek)) = own
+            .find_map(|(group, own)| own.active.as_mut().filter(|sek| sek.key_id == key_id).map(|sek| (*group, sek)))
+        else {
+            return;
+        };
+        sek.packets = packets;
+        if packets >= SOFT_LIMIT_PACKETS {
+            sek.replace_at = now.mono;
+            if packets >= URGENT_LIMIT_PACKETS {
+                let next = self.seks.own.get_mut(&group).and_then(|own| own.next.take());
+                self.outputs.extend(next.map(|sek| Output::RemoveKey(sek.key_id)));
+                self.make_sek(now, group, Duration::ZERO);
+            }
+            self.tend_own(now);
+        }
+    }
+
+    /// Packets wait for a key.
+    pub(crate) fn missing_key(&mut self, now: Now, key_id: KeyId) {
+        if self.seks.learnt.contains_key(&key_id) {
+            // It was installed; the map lost it.
+            self.install_learnt(key_id);
+        } else {
+            self.request_missing(now.mono, u64::from(key_id.0));
+        }
+    }
+
+    /// Looks at every SEK object anew, after the configuration or the data plane changed.
+    pub(crate) fn learn_all(&mut self, now: Now) {
+        let names: Vec<_> = self.objects.iter().map(|stored| stored.header.name).collect();
+        for name in names.into_iter().filter(|name| name.kind == ObjectKind::SEK) {
+            self.learn(now, &name);
+        }
+    }
+
+    /// A SEK object is new: installs it if it is for us.
+    pub(crate) fn learn(&mut self, now: Now, name: &ObjectName) {
+        let Some(stored) = self.objects.get(name) else { return };
+        if stored.header.tombstone {
+            let key_id = u32::try_from(name.id).map(KeyId).ok();
+            let own = key_id.and_then(|key_id| self.seks.learnt.get(&key_id)).is_some_and(|l| l.origin == name.origin);
+            if let Some(key_id) = key_id.filter(|_| own) {
+                self.wipe(key_id);
+            }
+            return;
+        }
+        let Ok(payload) = SekPayload::parse(stored.payload()) else { return };
+        let not_after = stored.not_after();
+        let (origin, key_id, group, epoch) = (name.origin, payload.key_id, payload.group, payload.epoch);
+        if origin == self.id || u64::from(key_id.0) != name.id {
+            return;
+        }
+        if self.seks.is_own(key_id) || self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin != origin) {
+            // Key ids are found on the wire without their origin, so two keys cannot share one. Who came first stays.
+            self.counters.conflicts += 1;
+            self.event(Event::KeyIdTaken { origin, key_id });
+            return;
+        }
+        let wanted = self.group_config(group).filter(|config| config.receive && gak_of(config, epoch).is_some());
+        let (Some(_), Some(suite)) = (wanted, Suite::from_wire(payload.suite)) else { return };
+        if now.wall > not_after + SKEW {
+            return;
+        }
+        let not_before = UnixMillis(payload.not_before_ms);
+        let learnt = Learnt { origin, group, epoch, suite, not_before, not_after, wipe_at: not_after + SKEW };
+        let new = !self.seks.learnt.contains_key(&key_id);
+        self.seks.forget(key_id);
+        self.seks.learnt.insert(key_id, learnt);
+        self.seks.wipes.insert((learnt.wipe_at, key_id));
+        if !self.install_learnt(key_id) {
+            self.seks.forget(key_id);
+            self.counters.unwrap_failed += 1;
+            return;
+        }
+        self.seks.adopted.remove(&key_id);
+        self.supersede(origin, group);
+        self.timers.set_by(Timer::Seks, now.mono);
+        if new {
+            self.counters.seks_installed += 1;
+            self.event(Event::SekLearnt { origin, group, key_id });
+        }
+    }
+
+    /// Keys of one origin and group end some time after the next one begins, skew of its clock included.
+    fn supersede(&mut self, origin: NodeId, group: Group) {
+        let of_source = |learnt: &Learnt| learnt.origin == origin && learnt.group == group;
+        let mut keys: Vec<_> =
+            self.seks.learnt.iter().filter(|(_, l)| of_source(l)).map(|(&id, l)| (l.not_before, id)).collect();
+        keys.sort_unstable();
+        for pair in keys.windows(2) {
+            let ([(_, older), (taken_over, _)], margin) = (pair, self.config.overlap + SKEW) else { continue };
+            let end = (*taken_over + margin).min(self.seks.learnt[older].not_after + SKEW);
+            self.seks.set_wipe(*older, end);
+        }
+    }
+
+    /// Unwraps a learnt key from its object and installs it. Returns whether it is a key of our group key's.
+    fn install_learnt(&mut self, key_id: KeyId) -> bool {
+        let Some(&Learnt { origin, group, epoch, suite, not_after, .. }) = self.seks.learnt.get(&key_id) else {
+            return false;
+        };
+        let name = ObjectName { origin, kind: ObjectKind::SEK, id: u64::from(key_id.0) };
+        let Some(stored) = self.objects.get(&name) else { return false };
+        let version = stored.header.version;
+        let Ok(payload) = SekPayload::parse(stored.payload()) else { return false };
+        let Some(gak) = self.group_config(group).and_then(|config| gak_of(config, epoch)) else { return false };
+        let wrap_key = derive::wrap_key(gak, origin, version, key_id, &payload.salt);
+        let Some(sek) = unwrap(&wrap_key, &payload.wrapped) else { return false };
+        if self.seks.incarnation.is_some() {
+            let (traffic_key, salt) = Traffic { sek: &sek, gak, suite, group, origin, key_id, epoch }.derive();
+            let key = InstallKey { key_id, origin, group, epoch, suite, seals: false, traffic_key, salt, not_after };
+            self.outputs.push_back(Output::InstallKey(key));
+        }
+        true
+    }
+
+    fn wipe(&mut self, key_id: KeyId) {
+        if self.seks.forget(key_id) && self.seks.incarnation.is_some() {
+            self.outputs.push_back(Output::RemoveKey(key_id));
+        }
+    }
+
+    /// Wipes keys of others that are over.
+    pub(crate) fn tend_learnt(&mut self, now: Now) {
+        while let Some(&(at, key_id)) = self.seks.wipes.first() {
+            if at > now.wall {
+                self.timers.set_by(Timer::Seks, now.mono + Duration::from_millis(at.0 - now.wall.0));
+                break;
+            }
+            self.wipe(key_id);
+        }
+        let over: Vec<_> =
+            self.seks.adopted.values().filter(|key| now.wall > key.not_after + SKEW).map(|k| k.key_id).collect();
+        for key_id in over {
+            self.seks.adopted.remove(&key_id);
+            self.outputs.push_back(Output::RemoveKey(key_id));
+        }
+        if let Some(end) = self.seks.adopted.values().map(|key| key.not_after + SKEW).min() {
+            self.timers.set_by(Timer::Seks, now.mono + Duration::from_millis(end.0.saturating_sub(now.wall.0) + 1));
+        }
+    }
+
+    /// An object ran out of validity.
+    pub(crate) fn forget_object(&mut self, stored: &Stored) {
+        let name = stored.header.name;
+        let Ok(key_id) = u32::try_from(name.id).map(KeyId) else { return };
+        let learnt = self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin == name.origin);
+        if name.kind == ObjectKind::SEK && learnt {
+            self.wipe(key_id);
+        }
+    }
+
+    /// The configuration changed: keys of groups that are gone or may no longer be used are wiped, others are made.
+    pub(crate) fn regroup(&mut self, now: Now) {
+        let gone: Vec<_> = self
+            .seks
+            .learnt
+            .iter()
+            .filter(|(_, learnt)| {
+                !self.group_config(learnt.group).is_some_and(|c| c.receive && gak_of(c, learnt.epoch).is_some())
+            })
+            .map(|(&key_id, _)| key_id)
+            .collect();
+        for key_id in gone {
+            self.wipe(key_id);
+        }
+        let groups: Vec<Group> = self.seks.own.keys().copied().collect();
+        for group in groups {
+            let epoch = self.group_config(group).and_then(sealing).map(|(_, epoch, _)| epoch);
+            let own = self.seks.own.get_mut(&group).expect("listed above");
+            match epoch {
+                None => {
+                    let seks = [own.active.take(), own.next.take()].into_iter().flatten().map(|sek| sek.key_id);
+                    let retired = own.retiring.drain(..).map(|(key_id, ..)| key_id);
+                    let adopted = own.adopted.drain(..).map(|key| key.key_id);
+                    self.outputs.extend(seks.chain(retired).chain(adopted).map(Output::RemoveKey));
+                    self.seks.own.remove(&group);
+                }
+                Some(epoch) => {
+                    if let Some(stale) = own.next.take_if(|sek| sek.epoch != epoch) {
+                        self.outputs.push_back(Output::RemoveKey(stale.key_id));
+                    }
+                    if let Some(active) = own.active.as_mut().filter(|sek| sek.epoch != epoch) {
+                        active.replace_at = now.mono;
+                    }
+                }
+            }
+        }
+        self.learn_all(now);
+        self.tend_own(now);
+    }
+
+    /// Keys for the operator's eyes.
+    pub(crate) fn key_views(&self) -> Vec<crate::view::KeyView> {
+        use crate::view::KeyView;
+        let own = self.seks.own.iter().flat_map(|(&group, own)| {
+            let sek = move |sek: &OwnSek, state| KeyView {
+                key_id: sek.key_id,
+                origin: self.id,
+                group,
+                epoch: sek.epoch,
+                suite: Some(sek.suite),
+                state,
+                not_before: sek.not_before,
+                not_after: sek.not_after,
+                packets: sek.packets,
+            };
+            let bare = move |key_id, epoch, not_after, state| KeyView {
+                key_id,
+                origin: self.id,
+                group,
+                epoch,
+                suite: None,
+                state,
+                not_before: UnixMillis(0),
+                not_after,
+                packets: 0,
+            };
+            let active = own.active.iter().map(move |active| sek(active, KeyState::Active));
+            let next = own.next.iter().map(move |next| sek(next, KeyState::Announced));
+            let retiring = own
+                .retiring
+                .iter()
+                .map(move |&(key_id, epoch, _)| bare(key_id, epoch, UnixMillis(0), KeyState::Retiring));
+            let adopted =
+                own.adopted.iter().map(move |key| bare(key.key_id, key.epoch, key.not_after, KeyState::Adopted));
+            active.chain(next).chain(retiring).chain(adopted)
+        });
+        let others = self.objects.iter().filter(|stored| {
+            stored.header.name.kind == ObjectKind::SEK
+                && stored.header.name.origin != self.id
+                && !stored.header.tombstone
+        });
+        let others = others.filter_map(|stored| {
+            let payload = SekPayload::parse(stored.payload()).ok()?;
+            let origin = stored.header.name.origin;
+            let opening = self.seks.learnt.get(&payload.key_id).is_some_and(|learnt| learnt.origin == origin);
+            Some(KeyView {
+                key_id: payload.key_id,
+                origin,
+                group: payload.group,
+                epoch: payload.epoch,
+                suite: Suite::from_wire(payload.suite),
+                state: if opening { KeyState::Opening } else { KeyState::Relayed },
+                not_before: UnixMillis(payload.not_before_ms),
+                not_after: stored.not_after(),
+                packets: 0,
+            })
+        });
+        own.chain(others).collect()
+    }
+}

@@ -1,0 +1,479 @@
+//! How GEM objects spread: a flood for what is new, digests for what a flood missed.
+//!
+//! A new object goes out at once by multicast (batched, repeated) and is passed on by everyone to whom it is new. Who
+//! missed it, or was away, has another digest than its neighbours; the two then walk down the digest tree by unicast
+//! until they know which objects differ, and send just those. What was learnt that way is not flooded on: the other
+//! neighbours are told the new digest, and take what they lack. So a restarted gateway pulls the table over one link,
+//! and no other link carries it again.
+
+use crate::Engine;
+use crate::input::Ifindex;
+use crate::interface::Message;
+use crate::neighbour::Neighbour;
+use crate::object::{Offer, Refusal};
+use crate::output::Event;
+use crate::rate::{Bucket, Limit};
+use crate::time::{Instant, Now};
+use crate::timer::Timer;
+use core::net::Ipv6Addr;
+use core::time::Duration;
+use gemcast_proto::id::NodeId;
+use gemcast_proto::wire::babel::Tlv;
+use gemcast_proto::wire::gem::{self, Digest, Entry, ObjectKind, ObjectName, Range, Request, Summary};
+use std::collections::BTreeSet;
+
+/// Changes are gathered this long before they are sent.
+pub(crate) const BATCH: Duration = Duration::from_millis(100);
+/// Time between the transmissions of one flooded object.
+const REPEAT: Duration = Duration::from_millis(300);
+/// Transmissions of a flooded object: once, and repeated twice.
+const SENDS: u8 = 3;
+/// Hellos that carry the digest after a change.
+const DIGEST_HELLOS: u8 = 3;
+/// Objects sent to one neighbour, or flooded by one interface, in one go.
+const DELIVERY_BATCH: usize = 64;
+/// Time between two such goes.
+const DELIVERY_PACE: Duration = Duration::from_millis(20);
+/// After traffic with a neighbour about differences, its digest is not acted on for this long.
+const SETTLE: Duration = Duration::from_millis(400);
+/// First and longest wait until the comparison with a neighbour that still differs is repeated.
+const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
+/// For this long the table is compared with one neighbour only, so that differences come in once.
+const SESSION: Duration = Duration::from_secs(1);
+/// Tries of the wildcard request at the start.
+const INITIAL_TRIES: u8 = 8;
+
+/// Digests, summaries and requests of one neighbour that are answered.
+const QUESTIONS: Limit = Limit { interval: Duration::from_millis(2), burst: 1000 };
+/// Requests of one neighbour for everything that are answered.
+const WILDCARDS: Limit = Limit { interval: Duration::from_secs(1), burst: 2 };
+/// Objects of one neighbour that are looked at; each may cost a signature check.
+const OBJECTS: Limit = Limit { interval: Duration::from_micros(200), burst: 20_000 };
+/// Requests sent for keys that packets wait for.
+const MISSING: Limit = Limit { interval: Duration::from_millis(10), burst: 50 };
+
+/// Names a neighbour: interface and link-local address.
+pub(crate) type NeighbourKey = (Ifindex, Ipv6Addr);
+
+/// A neighbour's table, as far as it is known.
+#[derive(Default)]
+pub(crate) struct PeerTable {
+    /// Its last digest.
+    pub(crate) digest: Option<Digest>,
+    /// Objects it lacks, to be sent.
+    pub(crate) queue: BTreeSet<ObjectName>,
+    settled_at: Instant,
+    /// While the tables differ: when they are compared again, and how long to wait after that.
+    pub(crate) retry_at: Option<Instant>,
+    pub(crate) backoff: Duration,
+    questions: Bucket,
+    wildcards: Bucket,
+    objects: Bucket,
+}
+
+/// Comparison of the whole table with one neighbour at a time.
+#[derive(Default)]
+pub(crate) struct Session {
+    partner: Option<(NeighbourKey, Instant)>,
+    initial_tries: u8,
+    initial_done: bool,
+    missing: Bucket,
+}
+
+impl Session {
+    /// Whether another neighbour than `key` is being compared with.
+    fn is_with_other(&self, now: Instant, key: NeighbourKey) -> bool {
+        self.partner.is_some_and(|(partner, until)| partner != key && now < until)
+    }
+
+    fn extend(&mut self, now: Instant, key: NeighbourKey) {
+        if !self.is_with_other(now, key) {
+            self.partner = Some((key, now + SESSION));
+        }
+    }
+}
+
+impl Engine {
+    /// A neighbour proved that it is alive, or is heard again after a silence.
+    pub(crate) fn adjacency_returned(&mut self, now: Now, key: NeighbourKey) {
+        self.hasten_hello(now, key.0);
+        if !self.session.initial_done && self.session.initial_tries == 0 {
+            self.request_everything(now.mono, key);
+            return;
+        }
+        self.send_digest(now.mono, key, Range::WHOLE);
+        self.table_differs(now.mono, key.0);
+    }
+
+    /// The start's wildcard request (RFC 8966 §3.8.1.1), to one neighbour.
+    fn request_everything(&mut self, now: Instant, key: NeighbourKey) {
+        self.session.initial_tries += 1;
+        self.session.extend(now, key);
+        self.timers.set(Timer::InitialSync, now + SESSION);
+        let routes = Message::Tlv(Tlv::RouteRequest { prefix: None, source: None, via_v6: false });
+        self.push(key.0, Some(key.1), routes, now);
+        self.push(key.0, Some(key.1), Message::Bytes { kind: gem::REQUEST, body: Box::default() }, now);
+    }
+
+    /// Nothing came of the wildcard request: asks the next neighbour.
+    pub(crate) fn retry_initial_sync(&mut self, now: Now) {
+        if self.session.initial_done || self.session.initial_tries >= INITIAL_TRIES {
+            return;
+        }
+        let last = self.session.partner.take().map(|(key, _)| key);
+        let proven = |(_, neighbour): &(&NeighbourKey, &Neighbour)| neighbour.freshness.is_proven();
+        let after = self.neighbours.iter().filter(proven).map(|(key, _)| *key).find(|&key| Some(key) > last);
+        let next = after.or_else(|| self.neighbours.iter().find(proven).map(|(key, _)| *key));
+        match next {
+            Some(key) => self.request_everything(now.mono, key),
+            None => self.session.initial_tries = 0,
+        }
+    }
+
+    /// An object of ours is new: it is flooded everywhere.
+    pub(crate) fn flood_own(&mut self, now: Instant, name: ObjectName) {
+        self.flood(now, name, None);
+        self.table_changed();
+    }
+
+    fn flood(&mut self, now: Instant, name: ObjectName, except: Option<Ifindex>) {
+        for (&ifindex, interface) in &mut self.interfaces {
+            let heard = self.neighbours.range(crate::neighbours_of(ifindex)).any(|(_, n)| n.freshness.is_proven());
+            if Some(ifindex) != except && heard {
+                interface.flood.sends_left.insert(name, SENDS);
+                let at = now + BATCH;
+                interface.flood.at = Some(interface.flood.at.map_or(at, |old| old.min(at)));
+            }
+        }
+    }
+
+    fn table_changed(&mut self) {
+        for interface in self.interfaces.values_mut() {
+            interface.digests_left = DIGEST_HELLOS;
+        }
+    }
+
+    fn table_differs(&mut self, now: Instant, ifindex: Ifindex) {
+        if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+            interface.digests_left = DIGEST_HELLOS;
+            interface.digest_at = interface.digest_at.or(Some(now + BATCH));
+        }
+    }
+
+    /// Sends what an interface floods and is due.
+    pub(crate) fn send_flood(&mut self, now: Now, ifindex: Ifindex) {
+        let whole = self.objects.digest(Range::WHOLE);
+        let mut neighbours = self.neighbours.range(crate::neighbours_of(ifindex)).map(|(_, neighbour)| neighbour);
+        let all_equal = neighbours.all(|neighbour| neighbour.peer_table.digest == Some(whole));
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
+        let flood = &mut interface.flood;
+        flood.at = None;
+        if all_equal {
+            // Everyone here has the table that we have: a repetition tells nobody anything.
+            flood.sends_left.retain(|_, left| *left == SENDS);
+        }
+        // Objects sent less often come first, so that a long list cannot starve its tail.
+        let mut names: Vec<_> =
+            flood.sends_left.iter().map(|(name, left)| (core::cmp::Reverse(*left), *name)).collect();
+        names.sort_unstable();
+        let more = names.len() > DELIVERY_BATCH;
+        names.truncate(DELIVERY_BATCH);
+        for (_, name) in &names {
+            let left = flood.sends_left.get_mut(name).expect("listed above");
+            *left -= 1;
+            if *left == 0 {
+                flood.sends_left.remove(name);
+            }
+        }
+        if !flood.sends_left.is_empty() {
+            flood.at = Some(now.mono + if more { DELIVERY_PACE } else { REPEAT });
+        }
+        for (_, name) in names {
+            self.push_object(now, ifindex, None, &name);
+        }
+    }
+
+    fn push_object(&mut self, now: Now, ifindex: Ifindex, to: Option<Ipv6Addr>, name: &ObjectName) {
+        let Some(stored) = self.objects.get(name).filter(|stored| now.wall <= stored.not_after()) else { return };
+        let message = Message::Bytes { kind: gem::OBJECT, body: stored.body.clone() };
+        self.counters.objects_sent += 1;
+        self.push(ifindex, to, message, now.mono);
+    }
+
+    /// Tells a neighbour what we have in a subtree.
+    pub(crate) fn send_digest(&mut self, now: Instant, key: NeighbourKey, range: Range) {
+        let body = self.objects.digest(range).to_bytes().into();
+        self.push(key.0, Some(key.1), Message::Bytes { kind: gem::DIGEST, body }, now);
+    }
+
+    /// Tells all neighbours of an interface what we have.
+    pub(crate) fn send_digest_to_all(&mut self, now: Instant, ifindex: Ifindex) {
+        let body = self.objects.digest(Range::WHOLE).to_bytes().into();
+        self.push(ifindex, None, Message::Bytes { kind: gem::DIGEST, body }, now);
+    }
+
+    /// Whether the Hello about to leave an interface is to carry the digest.
+    pub(crate) fn hello_carries_digest(&mut self, ifindex: Ifindex) -> bool {
+        let whole = self.objects.digest(Range::WHOLE);
+        let mut digests = self.neighbours.range(crate::neighbours_of(ifindex)).map(|(_, n)| n.peer_table.digest);
+        let differs = digests.any(|digest| digest.is_some_and(|digest| digest != whole));
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else { return false };
+        let changed = interface.digests_left > 0;
+        interface.digests_left = interface.digests_left.saturating_sub(1);
+        differs || changed
+    }
+
+    /// GEM-OBJECT.
+    pub(crate) fn process_object(&mut self, now: Now, key: NeighbourKey, unicast: bool, body: &[u8]) {
+        let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
+        if !neighbour.peer_table.objects.take(now.mono, OBJECTS) {
+            self.counters.refused_quota += 1;
+            return;
+        }
+        if unicast {
+            neighbour.peer_table.settled_at = now.mono + SETTLE;
+        }
+        match self.objects.offer(now.wall, body) {
+            Ok(offer @ (Offer::Accepted | Offer::Conflict { replaced: true })) => {
+                let header = gem::Object::parse(body).expect("accepted").header;
+                self.counters.objects_accepted += 1;
+                neighbour.peer_table.backoff = RETRY[0];
+                self.timers.set_by(Timer::Expiry, now.mono);
+                if unicast {
+                    self.session.extend(now.mono, key);
+                    self.session.initial_done = true;
+                    let others: Vec<_> = self.interfaces.keys().copied().filter(|&ifindex| ifindex != key.0).collect();
+                    for ifindex in others {
+                        self.table_differs(now.mono, ifindex);
+                    }
+                } else {
+                    self.flood(now.mono, header.name, Some(key.0));
+                }
+                self.table_changed();
+                if offer != Offer::Accepted {
+                    self.conflict(header.name);
+                }
+                self.object_changed(now, &header);
+            }
+            Ok(Offer::Conflict { replaced: false }) => {
+                let header = gem::Object::parse(body).expect("accepted").header;
+                self.conflict(header.name);
+            }
+            Ok(Offer::Repeated | Offer::Outdated) => self.counters.objects_repeated += 1,
+            Err(Refusal::UnknownOrigin) => {
+                self.counters.refused_object += 1;
+                let name = gem::Object::parse(body).expect("its origin was looked up").header.name;
+                let node = ObjectName { origin: name.origin, kind: ObjectKind::NODE, id: 0 };
+                self.request(now.mono, key, [node, name].map(|name| Entry { name, version: 0 }));
+            }
+            Err(Refusal::Quota) => self.counters.refused_quota += 1,
+            // A neighbour whose clock is behind ours still has what ran out here; no fault of its.
+            Err(Refusal::Expired) => self.counters.objects_repeated += 1,
+            Err(refusal) => {
+                self.counters.refused_object += 1;
+                self.refused(key, format!("GEM object: {refusal}"));
+            }
+        }
+    }
+
+    fn conflict(&mut self, name: ObjectName) {
+        self.counters.conflicts += 1;
+        self.event(Event::Conflict { origin: name.origin, kind: name.kind, id: name.id });
+    }
+
+    /// GEM-DIGEST.
+    pub(crate) fn process_digest(&mut self, now: Now, key: NeighbourKey, unicast: bool, theirs: Digest) {
+        let mine = self.objects.digest(theirs.range);
+        let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
+        let peer = &mut neighbour.peer_table;
+        let whole = theirs.range == Range::WHOLE;
+        if whole {
+            peer.digest = Some(theirs);
+        }
+        if theirs == mine {
+            if whole {
+                peer.queue.clear();
+                peer.retry_at = None;
+                self.session.initial_done = true;
+            }
+            return;
+        }
+        if whole && peer.retry_at.is_none() {
+            peer.backoff = RETRY[0];
+            peer.retry_at = Some(now.mono + peer.backoff);
+        }
+        let unsettled = whole && (now.mono < peer.settled_at || !peer.queue.is_empty());
+        if unsettled || self.session.is_with_other(now.mono, key) || !peer.questions.take(now.mono, QUESTIONS) {
+            return;
+        }
+        self.session.extend(now.mono, key);
+        if !whole {
+            self.ask(now.mono, key, theirs.range);
+        } else if self.asks(key) || !unicast {
+            self.compare(now.mono, key);
+        }
+    }
+
+    /// Of two neighbours that differ, the one with the lower address asks, so that it is asked once.
+    fn asks(&self, key: NeighbourKey) -> bool {
+        self.interfaces.get(&key.0).is_some_and(|interface| interface.info.link_local < key.1)
+    }
+
+    /// Starts the comparison with a neighbour, or has it start.
+    fn compare(&mut self, now: Instant, key: NeighbourKey) {
+        if !self.asks(key) {
+            return self.send_digest(now, key, Range::WHOLE);
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(&key) {
+            neighbour.peer_table.settled_at = now + SETTLE;
+        }
+        self.ask(now, key, Range::WHOLE);
+    }
+
+    /// One step down the digest tree: the digests of the subtrees below, or what a small one holds.
+    fn ask(&mut self, now: Instant, key: NeighbourKey, range: Range) {
+        let mine = self.objects.digest(range);
+        if usize::try_from(mine.count).is_ok_and(|count| count <= gem::MAX_SUMMARY_ENTRIES) {
+            let mut body = [0; gem::MAX_BODY_LEN];
+            let entries = self.objects.range(range).map(|stored| stored.entry());
+            let len = Summary::emit(range, entries, &mut body);
+            self.push(key.0, Some(key.1), Message::Bytes { kind: gem::SUMMARY, body: body[..len].into() }, now);
+        } else {
+            for child in range.children() {
+                self.send_digest(now, key, child);
+            }
+        }
+    }
+
+    /// The comparison with a neighbour did not end in equality yet: again, each time after twice the time.
+    pub(crate) fn retry_comparison(&mut self, now: Now, key: NeighbourKey) {
+        let whole = self.objects.digest(Range::WHOLE);
+        let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
+        let peer = &mut neighbour.peer_table;
+        if peer.retry_at.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        if peer.digest == Some(whole) {
+            peer.retry_at = None;
+            return;
+        }
+        peer.backoff = (peer.backoff * 2).min(RETRY[1]);
+        peer.retry_at = Some(now.mono + peer.backoff);
+        if peer.queue.is_empty() && !self.session.is_with_other(now.mono, key) {
+            self.compare(now.mono, key);
+        }
+    }
+
+    /// GEM-SUMMARY.
+    pub(crate) fn process_summary(&mut self, now: Now, key: NeighbourKey, summary: &Summary<'_>) {
+        let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
+        let limited = !neighbour.peer_table.questions.take(now.mono, QUESTIONS);
+        if limited || self.session.is_with_other(now.mono, key) {
+            return;
+        }
+        self.session.extend(now.mono, key);
+        let mut lacking: BTreeSet<ObjectName> = self.objects.range(summary.range).map(|s| s.header.name).collect();
+        let mut needed = Vec::new();
+        for entry in summary.entries() {
+            match self.objects.get(&entry.name).map(|stored| stored.header.version) {
+                Some(version) if version > entry.version => {}
+                Some(version) if version == entry.version => drop(lacking.remove(&entry.name)),
+                _ => {
+                    lacking.remove(&entry.name);
+                    needed.push(entry);
+                }
+            }
+        }
+        if lacking.is_empty() && needed.is_empty() {
+            // The digests differ and the names do not: an origin signed two objects of one version. Each side sends
+            // its own, and both keep the winner.
+            lacking = self.objects.range(summary.range).map(|stored| stored.header.name).collect();
+        }
+        self.enqueue(now.mono, key, lacking);
+        self.request(now.mono, key, needed);
+    }
+
+    /// GEM-REQUEST.
+    pub(crate) fn process_request(&mut self, now: Now, key: NeighbourKey, request: &Request<'_>) {
+        let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
+        let peer = &mut neighbour.peer_table;
+        let limited = if request.is_wildcard() {
+            !peer.wildcards.take(now.mono, WILDCARDS)
+        } else {
+            !peer.questions.take(now.mono, QUESTIONS)
+        };
+        if limited {
+            return;
+        }
+        let names: BTreeSet<ObjectName> = if request.is_wildcard() {
+            self.objects.iter().map(|stored| stored.header.name).collect()
+        } else {
+            request.entries().flat_map(|entry| self.known_since(entry)).collect()
+        };
+        self.enqueue(now.mono, key, names);
+    }
+
+    /// Objects that satisfy an entry of a request, with the NODE needed to verify them when the origin was not known.
+    fn known_since(&self, entry: Entry) -> Vec<ObjectName> {
+        if entry.name.origin != NodeId::default() {
+            let known = self.objects.get(&entry.name).filter(|stored| stored.header.version >= entry.version);
+            return known.map(|stored| stored.header.name).into_iter().collect();
+        }
+        let named = self.objects.iter().map(|stored| stored.header.name);
+        let found = named.filter(|name| (name.kind, name.id) == (entry.name.kind, entry.name.id));
+        found.flat_map(|name| [ObjectName { kind: ObjectKind::NODE, id: 0, ..name }, name]).collect()
+    }
+
+    /// Asks a neighbour for objects by name.
+    fn request(&mut self, now: Instant, key: NeighbourKey, entries: impl IntoIterator<Item = Entry>) {
+        let entries: Vec<_> = entries.into_iter().collect();
+        for entries in entries.chunks(gem::MAX_REQUEST_ENTRIES) {
+            let mut body = [0; gem::MAX_BODY_LEN];
+            let len = Request::emit(entries.iter().copied(), &mut body);
+            self.push(key.0, Some(key.1), Message::Bytes { kind: gem::REQUEST, body: body[..len].into() }, now);
+        }
+    }
+
+    /// Asks all neighbours for a key that packets wait for.
+    pub(crate) fn request_missing(&mut self, now: Instant, id: u64) {
+        if !self.session.missing.take(now, MISSING) {
+            return;
+        }
+        let name = ObjectName { origin: NodeId::default(), kind: ObjectKind::SEK, id };
+        let proven: Vec<_> =
+            self.neighbours.iter().filter(|(_, n)| n.freshness.is_proven()).map(|(key, _)| *key).collect();
+        for key in proven {
+            self.request(now, key, [Entry { name, version: 0 }]);
+        }
+    }
+
+    fn enqueue(&mut self, now: Instant, key: NeighbourKey, names: BTreeSet<ObjectName>) {
+        let Some(neighbour) = self.neighbours.get_mut(&key).filter(|_| !names.is_empty()) else { return };
+        neighbour.peer_table.queue.extend(names);
+        self.timers.set_by(Timer::Delivery, now);
+    }
+
+    /// Sends each neighbour a batch of what is queued for it, and the digest when that was all.
+    pub(crate) fn deliver(&mut self, now: Now) {
+        let waiting = self.neighbours.iter().filter(|(_, neighbour)| !neighbour.peer_table.queue.is_empty());
+        let keys: Vec<_> = waiting.map(|(key, _)| *key).collect();
+        let mut more = false;
+        for key in keys {
+            let Some(neighbour) = self.neighbours.get_mut(&key) else { continue };
+            let peer = &mut neighbour.peer_table;
+            let batch: Vec<_> = (0..DELIVERY_BATCH).map_while(|_| peer.queue.pop_first()).collect();
+            peer.settled_at = now.mono + SETTLE;
+            let done = peer.queue.is_empty();
+            more |= !done;
+            for name in batch {
+                self.push_object(now, key.0, Some(key.1), &name);
+            }
+            if done {
+                self.send_digest(now.mono, key, Range::WHOLE);
+            }
+        }
+        if more {
+            self.timers.set(Timer::Delivery, now.mono + DELIVERY_PACE);
+        }
+    }
+}

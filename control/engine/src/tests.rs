@@ -1,0 +1,5 @@
+//! Engines wired together in memory on a virtual clock.
+
+mod keys;
+mod rig;
+mod spread;

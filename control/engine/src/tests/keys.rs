@@ -1,0 +1,96 @@
+//! The life of keys.
+
+use super::rig::{Options, Rig, config, group, members};
+use crate::input::Input;
+use core::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Checks at every step that the receiver opens what the sender seals.
+fn run_without_a_gap(rig: &mut Rig, duration: Duration) {
+    let end = rig.now + duration;
+    while rig.now < end {
+        rig.run(Duration::from_millis(50));
+        assert!(rig.opens(0, 1) && rig.opens(1, 0), "a gap at {:?}", rig.now);
+    }
+}
+
+#[test]
+fn a_key_is_replaced_after_its_announcement_and_wiped_after_the_overlap() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+    let old = rig.active(1);
+    rig.handle(1, Input::RotateSek(group()));
+    run_without_a_gap(&mut rig, 29 * SECOND);
+    assert_eq!(rig.active(1), old, "the lead is 30 s");
+    run_without_a_gap(&mut rig, 2 * SECOND);
+    assert_ne!(rig.active(1), old);
+    assert!(rig.hosts[1].maps.keys.contains_key(&old), "the overlap is 10 s");
+    run_without_a_gap(&mut rig, 10 * SECOND);
+    assert!(!rig.hosts[1].maps.keys.contains_key(&old));
+    run_without_a_gap(&mut rig, 40 * SECOND);
+    assert!(!rig.hosts[0].maps.keys.contains_key(&old), "and 30 s of skew more at the receiver");
+}
+
+#[test]
+fn keys_are_replaced_by_time_and_by_packets() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+    let first = rig.active(1);
+    rig.run(3600 * SECOND);
+    let second = rig.active(1);
+    assert_ne!(first, second);
+    rig.handle(1, Input::Sealed { key_id: second, packets: 1 << 32 });
+    rig.run(31 * SECOND);
+    let third = rig.active(1);
+    assert_ne!(second, third);
+    rig.handle(1, Input::Sealed { key_id: third, packets: 1 << 33 });
+    assert_ne!(rig.active(1), third, "at once");
+}
+
+#[test]
+fn a_control_restart_leaves_no_gap_and_ends_with_a_new_key() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+    let old = rig.active(1);
+    rig.restart_control(1, &Options::default());
+    run_without_a_gap(&mut rig, 29 * SECOND);
+    assert_eq!(rig.active(1), old, "the adopted key seals until its replacement is known everywhere");
+    run_without_a_gap(&mut rig, 120 * SECOND);
+    assert_ne!(rig.active(1), old);
+    assert!(!rig.hosts[1].maps.keys.contains_key(&old));
+}
+
+#[test]
+fn lost_maps_mean_a_new_key_at_once() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+    let old = rig.active(1);
+    rig.hosts[1].maps = super::rig::Maps { incarnation: 2, ..Default::default() };
+    rig.data_plane_up(1);
+    assert_ne!(rig.active(1), old);
+    assert!(!rig.hosts[1].maps.keys.contains_key(&old), "never again");
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+}
+
+#[test]
+fn a_data_plane_that_comes_back_with_its_maps_goes_on_with_its_key() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1));
+    let old = rig.active(1);
+    rig.handle(1, Input::DataPlaneDown);
+    rig.data_plane_up(1);
+    assert_eq!(rig.active(1), old);
+}
+
+#[test]
+fn a_group_that_is_configured_away_leaves_nothing_behind() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1));
+    rig.hosts[0].maps.active.clear(); // the flow goes with the group, which gemcastd sees to
+    let without = config(0, &Options { member: false, ..Options::default() });
+    rig.handle(0, Input::Reconfigure(Box::new(without)));
+    assert!(rig.hosts[0].maps.keys.is_empty() && rig.hosts[0].maps.gtags.is_empty());
+    rig.handle(0, Input::Reconfigure(Box::new(config(0, &Options::default()))));
+    assert!(rig.opens(0, 1), "and comes back from the table");
+}

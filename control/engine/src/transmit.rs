@@ -1,0 +1,236 @@
+//! A packet's way out: messages wait in outboxes, are packed together up to the MTU, counted, signed and handed over.
+
+use crate::Engine;
+use crate::input::{self, Ifindex};
+use crate::interface::{Flood, Interface, Message, Outbox};
+use crate::mac::{INDEX_LEN, NONCE_LEN, PseudoHeader};
+use crate::neighbour::Neighbour;
+use crate::output::{Event, Output, Transmit};
+use crate::sync::{BATCH, NeighbourKey};
+use crate::time::{Instant, Now};
+use crate::timestamp::timestamp;
+use core::net::{IpAddr, Ipv6Addr};
+use core::time::Duration;
+use gemcast_proto::wire::babel::{self, Full, Seqno, Tlv, Writer};
+use rand_chacha::rand_core::RngCore;
+
+/// An IHU goes out with every third Hello (RFC 8966 appendix B), and at once when it says something new.
+const IHU_HELLOS: u16 = 3;
+
+impl Engine {
+    /// An interface is usable, or changed. A changed one starts over, except that its neighbours stay.
+    pub(crate) fn interface_up(&mut self, now: Now, info: input::Interface) {
+        if let Some(interface) = self.interfaces.get_mut(&info.ifindex) {
+            if interface.info.link_local == info.link_local {
+                interface.info = info;
+                return;
+            }
+            self.interface_down(info.ifindex);
+        }
+        let mut index = [0; INDEX_LEN];
+        self.rng.fill_bytes(&mut index);
+        let ifindex = info.ifindex;
+        let update_at = now.mono + self.config.update_interval / 2 + self.jitter(self.config.update_interval / 2);
+        let hello_seqno = Seqno(u16::try_from(self.rng.next_u32() >> 16).expect("16 bits"));
+        self.interfaces.insert(
+            ifindex,
+            Interface {
+                info,
+                hello_seqno,
+                hello_at: now.mono,
+                update_at,
+                index,
+                counter: 0,
+                multicast: Outbox::default(),
+                unicast: Default::default(),
+                flood: Flood::default(),
+                digest_at: None,
+                digests_left: 0,
+            },
+        );
+    }
+
+    /// An interface is gone, and everyone behind it.
+    pub(crate) fn interface_down(&mut self, ifindex: Ifindex) {
+        self.interfaces.remove(&ifindex);
+        let gone: Vec<_> = self.neighbours.range(crate::neighbours_of(ifindex)).map(|(key, _)| *key).collect();
+        for key in gone {
+            self.neighbour_gone(key);
+        }
+    }
+
+    pub(crate) fn neighbour_timeout(&mut self, now: Now, key: NeighbourKey) {
+        let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
+        let repeated = neighbour.freshness.repeat(now.mono);
+        if neighbour.handle_timeout(now.mono) {
+            return self.neighbour_gone(key);
+        }
+        if let Some(nonce) = repeated {
+            self.send_challenge(now, key, nonce);
+        }
+        self.retry_comparison(now, key);
+    }
+
+    /// RFC 8967 §4.3.1.1.
+    pub(crate) fn send_challenge(&mut self, now: Now, key: NeighbourKey, nonce: [u8; NONCE_LEN]) {
+        self.counters.challenges_sent += 1;
+        let message = Message::Bytes { kind: babel::kind::CHALLENGE_REQUEST, body: nonce.into() };
+        self.push(key.0, Some(key.1), message, now.mono);
+    }
+
+    fn neighbour_gone(&mut self, key: NeighbourKey) {
+        if self.neighbours.remove(&key).is_some_and(|neighbour| neighbour.freshness.is_proven()) {
+            self.event(Event::NeighbourDown { ifindex: key.0, address: key.1 });
+        }
+    }
+
+    /// Does what an interface has due.
+    pub(crate) fn interface_timeout(&mut self, now: Now, ifindex: Ifindex) {
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.mono);
+        let (hello, update) = (interface.hello_at <= now.mono, interface.update_at <= now.mono);
+        let (flood, digest) = (due(interface.flood.at), due(interface.digest_at));
+        if hello {
+            self.send_hello(now, ifindex);
+        }
+        if update {
+            self.periodic_update(now, ifindex);
+        }
+        if flood {
+            self.send_flood(now, ifindex);
+        }
+        let carried = hello && self.hello_carries_digest(ifindex);
+        if digest || carried || update {
+            self.send_digest_to_all(now.mono, ifindex);
+            if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+                interface.digest_at = None;
+            }
+        }
+        let Some(interface) = self.interfaces.get(&ifindex) else { return };
+        let multicast = due(interface.multicast.at).then_some(None);
+        let unicast = interface.unicast.iter().filter(|(_, outbox)| due(outbox.at)).map(|(address, _)| Some(*address));
+        let destinations: Vec<_> = multicast.into_iter().chain(unicast).collect();
+        for destination in destinations {
+            self.flush(ifindex, destination);
+        }
+    }
+
+    /// Hello and IHUs, in one packet so that round trips can be measured (RFC 9616 §3.2).
+    fn send_hello(&mut self, now: Now, ifindex: Ifindex) {
+        // Up to an eighth earlier than announced, so that neighbours do not fall into step.
+        let interval = self.config.hello_interval;
+        let early = self.jitter(interval / 8);
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
+        interface.hello_seqno = interface.hello_seqno.next();
+        interface.hello_at = now.mono + (interval - early);
+        let seqno = interface.hello_seqno;
+        let interval = to_centiseconds(interval);
+        let mut messages =
+            vec![Message::Tlv(Tlv::Hello { unicast: false, seqno, interval, sent_us: Some(timestamp(now.mono)) })];
+        let turn = seqno.0.is_multiple_of(IHU_HELLOS);
+        for ((_, address), neighbour) in self.neighbours.range_mut(crate::neighbours_of(ifindex)) {
+            if neighbour.is_up() && (turn || core::mem::take(&mut neighbour.ihu_wanted)) {
+                messages.push(Message::Tlv(ihu(now, neighbour, *address, interval)));
+            }
+        }
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
+        // The Hello leads its packet: its timestamp is of now.
+        messages.append(&mut interface.multicast.messages);
+        interface.multicast = Outbox { messages, at: Some(now.mono) };
+    }
+
+    /// A neighbour came, or came back: it is to hear us soon.
+    pub(crate) fn hasten_hello(&mut self, now: Now, ifindex: Ifindex) {
+        let interval = self.config.hello_interval;
+        if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+            interface.hello_at = interface.hello_at.min(now.mono + BATCH.min(interval));
+        }
+    }
+
+    /// The update that repairs what triggered ones missed.
+    fn periodic_update(&mut self, now: Now, ifindex: Ifindex) {
+        let interval = self.config.update_interval;
+        let early = self.jitter(interval / 8);
+        if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+            interface.update_at = now.mono + (interval - early);
+        }
+    }
+
+    /// Queues a message for a neighbour, or for all of them; it leaves by `at`.
+    pub(crate) fn push(&mut self, ifindex: Ifindex, destination: Option<Ipv6Addr>, message: Message, at: Instant) {
+        if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+            interface.outbox(destination).push(message, at);
+        }
+    }
+
+    /// Packs and sends everything that waits for a destination.
+    fn flush(&mut self, ifindex: Ifindex, destination: Option<Ipv6Addr>) {
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
+        let outbox = match destination {
+            None => core::mem::take(&mut interface.multicast),
+            Some(address) => interface.unicast.remove(&address).unwrap_or_default(),
+        };
+        let mut messages = outbox.messages.into_iter().peekable();
+        while messages.peek().is_some() {
+            self.send_packet(ifindex, destination, &mut messages);
+        }
+    }
+
+    /// Fills one packet from `messages`; takes at least one.
+    fn send_packet(
+        &mut self,
+        ifindex: Ifindex,
+        destination: Option<Ipv6Addr>,
+        messages: &mut core::iter::Peekable<impl Iterator<Item = Message>>,
+    ) {
+        let trailer_len = self.mac.trailer_len();
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
+        let source = interface.info.link_local;
+        let mut payload = vec![0; interface.packet_len() - trailer_len];
+        let mut writer = Writer::new(&mut payload, source);
+        // RFC 8967 §4.2: a counter never repeats under one index.
+        if interface.counter == u32::MAX {
+            self.rng.fill_bytes(&mut interface.index);
+            interface.counter = 0;
+        }
+        interface.counter += 1;
+        let counter = Tlv::Pc { counter: interface.counter, index: &interface.index };
+        writer.push(&counter).expect("512 bytes hold a PC TLV");
+        let mut taken = 0;
+        while let Some(message) = messages.peek() {
+            match message.write(&mut writer) {
+                Err(Full) if taken > 0 => break,
+                // Larger than any packet: TLVs of ours are not, but an iterator that stands still would be worse.
+                Ok(()) | Err(Full) => drop(messages.next()),
+            }
+            taken += 1;
+        }
+        let len = writer.finish();
+        payload.truncate(len);
+        let port = self.config.babel.port;
+        let header = PseudoHeader {
+            source,
+            source_port: port,
+            destination: destination.unwrap_or(babel::GROUP),
+            destination_port: port,
+        };
+        self.mac.sign(&header, &mut payload);
+        self.counters.packets_sent += 1;
+        self.counters.bytes_sent += u64::try_from(payload.len()).expect("a packet's length");
+        self.outputs.push_back(Output::Transmit(Transmit { ifindex, unicast: destination, payload }));
+    }
+}
+
+fn ihu(now: Now, neighbour: &Neighbour, address: Ipv6Addr, hello_interval: u16) -> Tlv<'static> {
+    Tlv::Ihu {
+        address: Some(IpAddr::V6(address)),
+        rxcost: neighbour.rxcost(),
+        interval: hello_interval.saturating_mul(IHU_HELLOS),
+        echo_us: neighbour.round_trip.echo(now.mono),
+    }
+}
+
+/// An interval as it goes on the wire.
+pub(crate) fn to_centiseconds(interval: Duration) -> u16 {
+    u16::try_from(interval.as_millis() / 10).unwrap_or(u16::MAX).max(1)
+}
