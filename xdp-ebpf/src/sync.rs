@@ -18,7 +18,9 @@ pub struct SyncPage {
     pub sek_slots: AtomicU64,
     /// Blocks of `COUNTERS`.
     pub counter_blocks: AtomicU64,
-    reserved: [AtomicU64; 4],
+    /// Data planes that have used these maps so far.
+    pub lives: AtomicU64,
+    reserved: [AtomicU64; 3],
     /// Counts changes to `SEKS`; bumped by control after each batch of writes. Alone on its cache line.
     generation: AtomicU64,
     reserved2: [AtomicU64; 7],

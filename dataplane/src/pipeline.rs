@@ -1,0 +1,343 @@
+//! What happens to one packet: a frame and the tables in, a verdict out. No ring, no clock, no syscall.
+//!
+//! The pipeline owns the expanded keys of one worker. They are read from the shared map when they are first needed and
+//! checked again only when the map's generation has changed, one load of shared state per batch.
+
+use crate::open::{self, OpenKey};
+use crate::seal::{self, SealKey};
+use crate::tables::{PortSet, Role, Tables};
+use gemcast_proto::id::KeyId;
+use gemcast_proto::reason::Reason;
+use gemcast_proto::wire::classify::{Class, Datagram, Frame as _, classify};
+use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN};
+use gemcast_xdp::counters::Counters;
+use gemcast_xdp::layout::Room;
+use gemcast_xdp::seks::Seks;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+/// Keys whose absence is remembered until the map changes.
+const MISSING_LIMIT: usize = 64;
+
+/// What was done to a forwarded packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Encrypted.
+    Sealed,
+    /// Decrypted.
+    Opened,
+    /// Forwarded as it was.
+    Relayed,
+}
+
+/// A packet to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Emit {
+    /// Length of the frame; its Ethernet source is the egress's to write.
+    pub length: usize,
+    /// Interfaces to send it by.
+    pub egress: PortSet,
+    /// Position of its flow.
+    pub flow: u32,
+    /// What was done to it.
+    pub action: Action,
+}
+
+/// Why a packet is not sent now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// It never will be.
+    Drop(Reason),
+    /// Its key is not known yet.
+    Hold {
+        /// The key.
+        key_id: KeyId,
+        /// Position of its flow.
+        flow: u32,
+        /// The GAK epoch it names.
+        epoch: u16,
+    },
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Drop(reason)
+    }
+}
+
+/// The seal key of a flow, as last looked up.
+#[derive(Default)]
+struct Seal {
+    key: Option<SealKey>,
+    checked: Option<u64>,
+}
+
+/// The packet path of one worker, without its IO.
+pub struct Pipeline {
+    seks: Arc<Seks>,
+    counters: Arc<Counters>,
+    tables: Arc<Tables>,
+    lane: u8,
+    workers: u8,
+    seals: Vec<Seal>,
+    opens: Vec<(KeyId, OpenKey)>,
+    open_index: HashMap<KeyId, usize, KeyIdHasher>,
+    /// Keys looked for in vain at this generation.
+    missing: Vec<KeyId>,
+    generation: u64,
+    wall_ms: u64,
+    sweep: usize,
+}
+
+impl Pipeline {
+    /// The pipeline of worker `lane` of `workers`.
+    pub fn new(seks: Arc<Seks>, counters: Arc<Counters>, lane: u8, workers: u8) -> Self {
+        Self {
+            seks,
+            counters,
+            tables: Arc::default(),
+            lane,
+            workers,
+            seals: Vec::new(),
+            opens: Vec::new(),
+            open_index: HashMap::default(),
+            missing: Vec::with_capacity(MISSING_LIMIT),
+            generation: 0,
+            wall_ms: 0,
+            sweep: 0,
+        }
+    }
+
+    /// Swaps in new tables.
+    pub fn set_tables(&mut self, tables: Arc<Tables>) {
+        for (index, seal) in self.seals.iter_mut().enumerate() {
+            let unchanged = match (self.tables.flows.get(index), tables.flows.get(index)) {
+                (Some(Some(old)), Some(Some(new))) => old.group == new.group,
+                _ => false,
+            };
+            if !unchanged {
+                *seal = Seal::default();
+            }
+        }
+        self.seals.resize_with(tables.flows.len(), Seal::default);
+        for (_, key) in &mut self.opens {
+            key.flow = tables.find_group(key.group()).unwrap_or(u32::MAX);
+        }
+        self.missing.clear();
+        self.tables = tables;
+    }
+
+    /// The tables in force.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Begins a batch: the key map's generation and the wall clock (milliseconds since the Unix epoch), read once. `true` when
+    /// the map has changed since the last batch.
+    #[inline]
+    pub fn begin_batch(&mut self, generation: u64, wall_ms: u64) -> bool {
+        self.wall_ms = wall_ms;
+        let changed = self.generation != generation;
+        if changed {
+            self.generation = generation;
+            self.missing.clear();
+        }
+        changed
+    }
+
+    /// Decides about one frame, and rewrites it when it is to be sent. `frame` reaches to the end of its buffer, `length`
+    /// bytes of it were received.
+    #[inline]
+    pub fn process(&mut self, role: Role, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
+        match role {
+            Role::Trusted => match Room::parse(&frame[..length]) {
+                Some(flow) => self.seal(flow, frame, length),
+                None => self.relay(self.tables.untrusted, frame, length),
+            },
+            Role::Untrusted => {
+                let datagram = datagram(&frame[..length])?;
+                if datagram.destination_port == PORT {
+                    self.open(frame, length, &datagram)
+                } else {
+                    self.relay(self.tables.trusted, frame, length)
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn seal(&mut self, index: u32, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
+        let datagram = datagram(frame.get(ROOM..length).ok_or(Reason::Truncated)?)?;
+        let flow = self.tables.flow(index).ok_or(Reason::StaleFlow)?;
+        if !flow.group.contains(&datagram.group) || !flow.sealed || !flow.send {
+            return Err(Reason::StaleFlow.into());
+        }
+        let slot = &mut self.seals[index as usize];
+        if slot.checked != Some(self.generation) {
+            slot.refresh(&self.seks, flow, self.lane, self.workers);
+            slot.checked = Some(self.generation);
+        }
+        let key = slot.key.as_mut().ok_or(Reason::NoSealKey)?;
+        let length = seal::seal(key, &self.counters, frame, &datagram, self.tables.outer_ttl, self.wall_ms)?;
+        Ok(Emit { length, egress: self.tables.untrusted, flow: index, action: Action::Sealed })
+    }
+
+    #[inline]
+    fn open(&mut self, frame: &mut [u8], length: usize, datagram: &Datagram) -> Result<Emit, Stop> {
+        if datagram.payload_len < ROOM + TAG_LEN {
+            return Err(Reason::Truncated.into());
+        }
+        let bytes = frame[..length].load::<HEADER_LEN>(datagram.family.payload_offset()).ok_or(Reason::Truncated)?;
+        let header = Header::parse(&bytes)?;
+        let index = match self.open_index.get(&header.key_id) {
+            Some(&index) if self.opens[index].1.checked == self.generation => index,
+            _ => match self.refresh_open(header.key_id) {
+                Some(index) => index,
+                None => {
+                    let flow = self.tables.find(&datagram.group).ok_or(Reason::StaleFlow)?;
+                    return Err(Stop::Hold { key_id: header.key_id, flow, epoch: header.epoch.0 });
+                }
+            },
+        };
+        let key = &mut self.opens[index].1;
+        let flow_index = key.flow;
+        let flow = self.tables.flow(flow_index).ok_or(Reason::WrongGroup)?;
+        if !flow.receive || !flow.sealed {
+            return Err(Reason::StaleFlow.into());
+        }
+        let window = self.tables.replay_window;
+        let opened = open::open(key, &self.seks, frame, datagram, &header, window, self.wall_ms)?;
+        if !flow.covers_port(opened.destination_port) {
+            return Err(Reason::InnerPort.into());
+        }
+        Ok(Emit { length: opened.length, egress: self.tables.trusted, flow: flow_index, action: Action::Opened })
+    }
+
+    fn relay(&mut self, egress: PortSet, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
+        let datagram = datagram(&frame[..length])?;
+        let index = self.tables.find(&datagram.group).ok_or(Reason::StaleFlow)?;
+        // A sealed group never leaves as it came, whatever the program in front of us thought of it.
+        if self.tables.flow(index).is_none_or(|flow| flow.sealed) {
+            return Err(Reason::StaleFlow.into());
+        }
+        let length = datagram.family.payload_offset() + datagram.payload_len;
+        Ok(Emit { length, egress, flow: index, action: Action::Relayed })
+    }
+
+    /// Reads a key from the map, again or for the first time. Its position, or `None` when it is not there.
+    #[cold]
+    fn refresh_open(&mut self, key_id: KeyId) -> Option<usize> {
+        let known = self.open_index.get(&key_id).copied();
+        if let Some(index) = known
+            && self.opens[index].1.is_current(&self.seks)
+        {
+            self.opens[index].1.checked = self.generation;
+            return Some(index);
+        }
+        if self.missing.contains(&key_id) {
+            return None;
+        }
+        let Some(mut key) = OpenKey::find(&self.seks, key_id, self.tables.replay_window) else {
+            if let Some(index) = known {
+                self.forget(index);
+            }
+            if self.missing.len() < MISSING_LIMIT {
+                self.missing.push(key_id);
+            }
+            return None;
+        };
+        key.checked = self.generation;
+        key.flow = self.tables.find_group(key.group()).unwrap_or(u32::MAX);
+        match known {
+            Some(index) => {
+                let old = std::mem::replace(&mut self.opens[index].1, key);
+                self.opens[index].1.adopt_windows(old);
+                Some(index)
+            }
+            None => {
+                self.opens.push((key_id, key));
+                self.open_index.insert(key_id, self.opens.len() - 1);
+                Some(self.opens.len() - 1)
+            }
+        }
+    }
+
+    fn forget(&mut self, index: usize) {
+        let (gone, _) = self.opens.swap_remove(index);
+        self.open_index.remove(&gone);
+        if let Some((moved, _)) = self.opens.get(index) {
+            self.open_index.insert(*moved, index);
+        }
+    }
+
+    /// Lets go of keys that are no longer in the map, a few at a time. Called now and then, off the packet path.
+    pub fn sweep(&mut self) {
+        for _ in 0..self.opens.len().min(256) {
+            if self.sweep >= self.opens.len() {
+                self.sweep = 0;
+            }
+            if self.opens[self.sweep].1.is_current(&self.seks) {
+                self.sweep += 1;
+            } else {
+                let key_id = self.opens[self.sweep].0;
+                self.refresh_open(key_id);
+            }
+        }
+        for seal in &mut self.seals {
+            if seal.key.as_ref().is_some_and(|key| !key.is_current(&self.seks)) {
+                seal.checked = None;
+            }
+        }
+    }
+}
+
+impl Seal {
+    #[cold]
+    fn refresh(&mut self, seks: &Seks, flow: &crate::tables::Flow, lane: u8, workers: u8) {
+        match &self.key {
+            Some(key) if key.is_current(seks) => {}
+            Some(key) => self.key = key.find_again(seks, &flow.group, workers),
+            None => self.key = SealKey::find(seks, &flow.group, lane, workers),
+        }
+    }
+}
+
+#[inline]
+fn datagram(frame: &[u8]) -> Result<Datagram, Reason> {
+    match classify(frame) {
+        Class::Datagram(datagram) => Ok(datagram),
+        Class::Pass(_) => Err(Reason::StaleFlow),
+        Class::Defective { reason, .. } => Err(reason),
+    }
+}
+
+/// Hashes key ids, which are random already.
+#[derive(Clone, Copy, Default)]
+pub struct KeyIdHasher(u64);
+
+impl BuildHasher for KeyIdHasher {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self(0)
+    }
+}
+
+impl Hasher for KeyIdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 << 8) ^ u64::from(*byte);
+        }
+    }
+
+    #[inline]
+    fn write_u32(&mut self, value: u32) {
+        self.0 = u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+}

@@ -1,0 +1,646 @@
+//! The main thread: follows control's snapshots, keeps interfaces, program, sockets, flows and memberships as they
+//! should be, and answers. Packets never pass here.
+//!
+//! Everything is reconciled towards the desired state, from whatever the state is: the same code serves the first start,
+//! a restart over pinned maps, a change of the snapshot and an interface that vanishes and comes back.
+
+use crate::interface::{self, Interface, Monitor};
+use crate::join::{Membership, Memberships};
+use crate::link::Link;
+use crate::pipeline::Pipeline;
+use crate::snapshot::{self, Snapshot};
+use crate::stats::WorkerStats;
+use crate::tables::{Flow, MAX_PORTS_SERVED, PortIndex, PortSet, Role, Tables};
+use crate::worker::{Command, Event, EventSender, PortConfig, Worker, WorkerHandle, clock_ms};
+use crate::xdp::{Attached, MapSizes, Maps, XdpError};
+use crate::xsk::{self, BindMode, MAX_FRAME, Umem, XskSocket};
+use crossbeam_channel::Receiver;
+use gemcast_proto::id::unmap;
+use gemcast_proto::link::{self as message, ToControl, ToDataplane, to_control, to_dataplane};
+use gemcast_proto::reason::Reason;
+use gemcast_proto::wire::classify::ETHERNET_LEN;
+use gemcast_proto::wire::frame::OVERHEAD;
+use gemcast_xdp::LAYOUT_VERSION;
+use gemcast_xdp::layout::Stat;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use netlink_packet_route::link::XdpAttached;
+use rustix::time::ClockId;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+const LISTENER: Token = Token(0);
+const CONTROL: Token = Token(1);
+const MONITOR: Token = Token(2);
+const WAKER: Token = Token(3);
+const SIGNALS: Token = Token(4);
+
+/// Events of workers that may wait for the main thread.
+const EVENT_QUEUE: usize = 1024;
+/// How long a worker may take to answer.
+const WORKER_PATIENCE: Duration = Duration::from_millis(500);
+/// Failed work (an interface that is missing, a queue that is still busy) is tried again this often.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How a data plane is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of this instance: sockets, snapshot, bpffs.
+    pub directory: PathBuf,
+    /// Instance name.
+    pub instance: String,
+    /// CPU of each worker; empty for one worker that is not pinned.
+    pub cores: Vec<usize>,
+    /// Packet memory of a worker in frames of 4 KiB.
+    pub frames: NonZeroU32,
+    /// Sizes of maps that are made anew.
+    pub sizes: MapSizes,
+    /// Whether zero-copy is tried.
+    pub zero_copy: bool,
+    /// Whether programs, links and maps are removed at the end.
+    pub detach_on_exit: bool,
+}
+
+/// Why the data plane cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// The program or its maps.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// The socket for control.
+    #[error("cannot listen at {path}: {source}")]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Packet memory.
+    #[error(
+        "cannot allocate {frames} frames of packet memory: {source}; lower --frames or raise the memory lock limit"
+    )]
+    Umem {
+        /// How many.
+        frames: NonZeroU32,
+        /// Why.
+        source: io::Error,
+    },
+    /// Anything else of the kernel's.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A worker is gone.
+    #[error("worker {0} has ended unexpectedly")]
+    WorkerDied(usize),
+}
+
+fn os(what: &'static str) -> impl FnOnce(io::Error) -> PlaneError {
+    move |source| PlaneError::Io { what, source }
+}
+
+/// An interface that is being served.
+struct Port {
+    name: String,
+    role: Role,
+    interface: Interface,
+    attached: Attached,
+    bind_mode: BindMode,
+    queues: u32,
+}
+
+/// The running data plane.
+pub struct Plane {
+    options: Options,
+    poll: Poll,
+    maps: Maps,
+    link: Link,
+    monitor: Monitor,
+    workers: Vec<WorkerHandle>,
+    /// The workers' packet memory, to bind sockets to.
+    umems: Vec<Umem>,
+    events: Receiver<Event>,
+    memberships: Memberships,
+    desired: Option<Snapshot>,
+    tables: Tables,
+    ports: [Option<Port>; MAX_PORTS_SERVED],
+    problems: Vec<String>,
+    /// When unfinished work is tried again, milliseconds of CLOCK_BOOTTIME.
+    retry_at_ms: Option<u64>,
+}
+
+impl Plane {
+    /// Opens maps and sockets, starts the workers, and takes up the last life's snapshot.
+    pub fn start(options: Options, signals: i32) -> Result<Self, PlaneError> {
+        let poll = Poll::new().map_err(os("epoll"))?;
+        let registry = poll.registry();
+        let maps = Maps::open(&options.directory.join("bpf"), options.sizes)?;
+        let path = options.directory.join("dataplane.sock");
+        let link =
+            Link::listen(&path, registry, LISTENER, CONTROL).map_err(|source| PlaneError::Listen { path, source })?;
+        let monitor = Monitor::new().map_err(os("netlink"))?;
+        registry.register(&mut SourceFd(&monitor.raw_fd()), MONITOR, Interest::READABLE).map_err(os("netlink"))?;
+        registry.register(&mut SourceFd(&signals), SIGNALS, Interest::READABLE).map_err(os("signals"))?;
+        let waker = Arc::new(Waker::new(registry, WAKER).map_err(os("eventfd"))?);
+        let (sender, events) = crossbeam_channel::bounded(EVENT_QUEUE);
+        let count = options.cores.len().max(1);
+        let mut workers = Vec::new();
+        let mut umems = Vec::new();
+        for queue in 0..count {
+            let (umem, frames) =
+                Umem::new(options.frames).map_err(|source| PlaneError::Umem { frames: options.frames, source })?;
+            let pipeline = Pipeline::new(Arc::clone(&maps.seks), Arc::clone(&maps.counters), queue as u8, count as u8);
+            let events = EventSender::new(sender.clone(), Arc::clone(&waker));
+            let core = options.cores.get(queue).copied();
+            umems.push(umem.share());
+            let worker = Worker::spawn(queue as u32, core, umem, frames, pipeline, Arc::clone(&maps.sync), events);
+            workers.push(worker.map_err(os("starting a worker"))?);
+        }
+        let mut plane = Self {
+            options,
+            poll,
+            maps,
+            link,
+            monitor,
+            workers,
+            umems,
+            events,
+            memberships: Memberships::default(),
+            desired: None,
+            tables: Tables::default(),
+            ports: [const { None }; MAX_PORTS_SERVED],
+            problems: Vec::new(),
+            retry_at_ms: None,
+        };
+        plane.resume();
+        Ok(plane)
+    }
+
+    /// Goes on with the last life's snapshot: control may be down.
+    fn resume(&mut self) {
+        let path = self.snapshot_path();
+        match snapshot::load(&path) {
+            Ok(None) => {}
+            Ok(Some(message)) => match Snapshot::parse(&message) {
+                Ok(snapshot) => {
+                    tracing::info!(flows = snapshot.flows.len(), "going on with the last snapshot");
+                    self.apply(snapshot);
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the kept snapshot is unusable; waiting for control")
+                }
+            },
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the kept snapshot is unreadable; waiting for control")
+            }
+        }
+    }
+
+    fn snapshot_path(&self) -> PathBuf {
+        self.options.directory.join("snapshot.bin")
+    }
+
+    /// Runs until a signal arrives; `woken` is called when one does and says whether to end.
+    pub fn run(mut self, mut ends: impl FnMut() -> bool) -> Result<(), PlaneError> {
+        let mut events = Events::with_capacity(64);
+        loop {
+            let timeout = self.retry_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms()).max(1)));
+            let timeout = timeout.unwrap_or(Duration::from_secs(1));
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result.map_err(os("epoll"))?,
+            }
+            let mut interfaces_changed = self.retry_at_ms.is_some_and(|at| at <= now_ms());
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.greet().map_err(os("accepting control"))?,
+                    CONTROL => self.converse(),
+                    MONITOR => {
+                        self.monitor.drain();
+                        interfaces_changed = true;
+                    }
+                    SIGNALS if ends() => return self.end(),
+                    _ => {}
+                }
+            }
+            interfaces_changed |= self.hear_workers()?;
+            if interfaces_changed {
+                self.reconcile();
+            }
+            for port in self.ports.iter_mut().flatten() {
+                if let Some(logger) = &mut port.attached.logger {
+                    logger.flush();
+                }
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<(), PlaneError> {
+        for worker in self.workers.drain(..) {
+            worker.stop();
+        }
+        if self.options.detach_on_exit {
+            self.maps.detach_others(&[])?;
+            crate::xdp::clean(&self.options.directory.join("bpf"))?;
+            let _ = std::fs::remove_file(self.snapshot_path());
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    fn hello(&self) -> message::Hello {
+        message::Hello {
+            layout_version: LAYOUT_VERSION,
+            instance: self.options.instance.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            incarnation: self.maps.incarnation(),
+        }
+    }
+
+    fn greet(&mut self) -> io::Result<()> {
+        if self.link.accept(self.poll.registry())? {
+            let hello = self.hello();
+            self.answer(to_control::Body::Hello(hello));
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, body: to_control::Body) {
+        self.link.send(self.poll.registry(), &ToControl { body: Some(body) });
+    }
+
+    fn converse(&mut self) {
+        self.link.flush(self.poll.registry());
+        for ToDataplane { body } in self.link.receive(self.poll.registry()) {
+            match body {
+                Some(to_dataplane::Body::Hello(hello)) => {
+                    if hello.layout_version != LAYOUT_VERSION {
+                        let theirs = hello.layout_version;
+                        tracing::error!(
+                            theirs,
+                            ours = LAYOUT_VERSION,
+                            "control uses another map layout; install both from one release"
+                        );
+                    }
+                }
+                Some(to_dataplane::Body::Snapshot(message)) => self.take(&message),
+                Some(to_dataplane::Body::Stats(_)) => {
+                    let stats = self.stats();
+                    self.answer(to_control::Body::Stats(stats));
+                }
+                None => tracing::warn!("control sent an empty message; it may be of a newer version"),
+            }
+        }
+    }
+
+    fn take(&mut self, message: &message::Snapshot) {
+        match Snapshot::parse(message) {
+            Ok(snapshot) => {
+                self.apply(snapshot);
+                if let Err(error) = snapshot::save(&self.snapshot_path(), message) {
+                    self.problems.push(format!("cannot keep the snapshot for a restart: {error}"));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "control's snapshot is refused, the one before stays in force");
+                self.problems = vec![error.to_string()];
+            }
+        }
+        let applied = message::Applied { generation: message.generation, problems: self.problems.clone() };
+        self.answer(to_control::Body::Applied(applied));
+    }
+
+    fn apply(&mut self, snapshot: Snapshot) {
+        self.desired = Some(snapshot);
+        self.reconcile();
+    }
+
+    /// Brings everything to where the snapshot wants it, as far as it can be done now.
+    fn reconcile(&mut self) {
+        let Some(desired) = self.desired.clone() else { return };
+        self.problems.clear();
+        self.retry_at_ms = None;
+        let interfaces = match interface::interfaces() {
+            Ok(interfaces) => interfaces,
+            Err(error) => return self.problem(format!("cannot read the interfaces: {error}"), true),
+        };
+        self.drop_ports(&desired, &interfaces);
+        if let Err(error) = self.maps.remove_stale_flows(&desired.flows.iter().cloned().map(Some).collect::<Vec<_>>()) {
+            self.problem(error.to_string(), true);
+        }
+        for (name, role) in &desired.interfaces {
+            match interfaces.get(name) {
+                None => self.problem(format!("interface {name} does not exist; it is taken up when it appears"), false),
+                Some(interface) => self.serve(name, *role, interface),
+            }
+        }
+        self.set_tables(&desired);
+        if let Err(error) = self.maps.write_flows(&self.tables.flows) {
+            self.problem(error.to_string(), true);
+        }
+        self.join(&desired.flows);
+        let kept: Vec<u32> = self.ports.iter().flatten().map(|port| port.interface.ifindex).collect();
+        if let Err(error) = self.maps.detach_others(&kept) {
+            self.problem(error.to_string(), true);
+        }
+        for problem in &self.problems {
+            tracing::warn!("{problem}");
+        }
+    }
+
+    fn problem(&mut self, problem: String, retry: bool) {
+        self.problems.push(problem);
+        if retry {
+            self.retry_at_ms = Some(now_ms() + RETRY.as_millis() as u64);
+        }
+    }
+
+    /// Lets go of interfaces that are not wanted, changed their role, vanished, or were made anew.
+    fn drop_ports(&mut self, desired: &Snapshot, interfaces: &HashMap<String, Interface>) {
+        for index in 0..MAX_PORTS_SERVED {
+            let Some(port) = &self.ports[index] else { continue };
+            let wanted = desired.interfaces.iter().any(|(name, role)| *name == port.name && *role == port.role);
+            let same = interfaces.get(&port.name).is_some_and(|now| now.ifindex == port.interface.ifindex);
+            if !(wanted && same) {
+                self.drop_port(index);
+            }
+        }
+    }
+
+    fn drop_port(&mut self, index: PortIndex) {
+        let Some(port) = self.ports[index].take() else { return };
+        tracing::info!(interface = port.name, "no longer served");
+        for worker in &self.workers {
+            worker.send(Command::RemovePort(index));
+        }
+        self.maps.unset_sockets(index);
+        self.memberships.forget(port.interface.ifindex);
+        let _ = self.maps.detach(port.interface.ifindex);
+    }
+
+    /// Serves an interface: updates what changed, or attaches and binds anew.
+    fn serve(&mut self, name: &str, role: Role, interface: &Interface) {
+        let served = self.ports.iter().position(|port| port.as_ref().is_some_and(|port| port.name == name));
+        match served {
+            Some(index) => {
+                let port = self.ports[index].as_mut().expect("found just now");
+                if port.interface != *interface {
+                    port.interface = interface.clone();
+                    for worker in &self.workers {
+                        worker.send(Command::UpdatePort(port_config(index, role, interface)));
+                    }
+                }
+            }
+            None => {
+                if let Err(problem) = self.take_up(name, role, interface) {
+                    self.problem(problem, true);
+                }
+            }
+        }
+        let longest = interface.mtu + ETHERNET_LEN + OVERHEAD;
+        if longest > MAX_FRAME {
+            let limit = MAX_FRAME - ETHERNET_LEN - OVERHEAD;
+            self.problem(
+                format!(
+                    "interface {name}: packets longer than {limit} bytes are lost: its MTU is {}; lower it",
+                    interface.mtu
+                ),
+                false,
+            );
+        }
+    }
+
+    fn take_up(&mut self, name: &str, role: Role, interface: &Interface) -> Result<(), String> {
+        let index =
+            self.ports.iter().position(Option::is_none).ok_or_else(|| format!("interface {name}: no free place"))?;
+        if interface.mac.is_none() {
+            return Err(format!("interface {name} is no Ethernet interface"));
+        }
+        let mut bind_mode = BindMode::Copy;
+        let mut sockets = Vec::new();
+        for (queue, umem) in self.umems.iter().enumerate() {
+            let modes: &[BindMode] =
+                if self.options.zero_copy { &[BindMode::ZeroCopy, BindMode::Copy] } else { &[BindMode::Copy] };
+            let mut bound = Err(io::Error::other("no mode"));
+            for &mode in modes {
+                bound = XskSocket::bind(umem, name, queue as u32, mode).map(|socket| (socket, mode));
+                if bound.is_ok() {
+                    break;
+                }
+            }
+            match bound {
+                Ok((socket, mode)) => {
+                    bind_mode = mode;
+                    sockets.push(socket);
+                }
+                // The interface has fewer queues than there are workers.
+                Err(error) if queue > 0 && error.kind() == io::ErrorKind::InvalidInput => break,
+                Err(error) => {
+                    return Err(format!("interface {name}, queue {queue}: cannot bind an AF_XDP socket: {error}"));
+                }
+            }
+        }
+        let queues = xsk::receive_queues(name).unwrap_or(sockets.len() as u32);
+        for (queue, socket) in sockets.into_iter().enumerate() {
+            self.maps.set_socket(index, queue as u32, socket.raw_fd()).map_err(|error| error.to_string())?;
+            self.workers[queue].send(Command::AddPort(port_config(index, role, interface), socket));
+        }
+        let attached = self.maps.attach(index, name, interface.ifindex, role).map_err(|error| {
+            for worker in &self.workers {
+                worker.send(Command::RemovePort(index));
+            }
+            error.to_string()
+        })?;
+        tracing::info!(interface = name, ?role, bind = bind_mode.name(), queues, "served");
+        let interface = interface.clone();
+        self.ports[index] = Some(Port { name: name.to_owned(), role, interface, attached, bind_mode, queues });
+        if queues as usize > self.workers.len() {
+            let workers = self.workers.len();
+            self.problem(
+                format!(
+                    "interface {name} has {queues} receive queues, but {workers} workers serve as many: frames of the others \
+                     are lost; run `ethtool -L {name} combined {workers}` or give more --cores"
+                ),
+                false,
+            );
+        }
+        Ok(())
+    }
+
+    fn set_tables(&mut self, desired: &Snapshot) {
+        let mut tables = self.tables.with_flows(desired.flows.clone());
+        (tables.trusted, tables.untrusted) = (PortSet::default(), PortSet::default());
+        for (index, port) in self.ports.iter().enumerate() {
+            match port.as_ref().map(|port| port.role) {
+                Some(Role::Trusted) => tables.trusted.insert(index),
+                Some(Role::Untrusted) => tables.untrusted.insert(index),
+                None => {}
+            }
+        }
+        tables.hold = desired.hold;
+        tables.replay_window = desired.replay_window;
+        tables.outer_ttl = desired.ttl;
+        self.tables = tables.clone();
+        let tables = Arc::new(tables);
+        let (done, finished) = crossbeam_channel::bounded(self.workers.len());
+        for worker in &self.workers {
+            worker.send(Command::Tables(Arc::clone(&tables), done.clone()));
+        }
+        // The program may name a flow only when the workers know it.
+        for _ in 0..self.workers.len() {
+            if finished.recv_timeout(WORKER_PATIENCE).is_err() {
+                self.problem("a worker did not take up the new tables in time".into(), true);
+            }
+        }
+    }
+
+    fn join(&mut self, flows: &[Flow]) {
+        let mut wanted = BTreeSet::new();
+        for port in self.ports.iter().flatten().filter(|port| port.interface.up) {
+            for flow in flows.iter().filter(|flow| flow.group.is_single()) {
+                let hears = match port.role {
+                    Role::Trusted => flow.send,
+                    Role::Untrusted => flow.receive,
+                };
+                if !hears {
+                    continue;
+                }
+                let membership =
+                    |source| Membership { ifindex: port.interface.ifindex, group: flow.group.address(), source };
+                if flow.sources.is_empty() {
+                    wanted.insert(membership(None));
+                }
+                wanted.extend(flow.sources.iter().map(|source| membership(Some(unmap(source)))));
+            }
+        }
+        for (membership, error) in self.memberships.set(&wanted) {
+            self.problem(
+                format!("cannot join {} on interface {}: {error}", membership.group, membership.ifindex),
+                true,
+            );
+        }
+    }
+
+    /// Takes the workers' events; `true` when an interface failed.
+    fn hear_workers(&mut self) -> Result<bool, PlaneError> {
+        if let Some(dead) = self.workers.iter().position(WorkerHandle::is_dead) {
+            return Err(PlaneError::WorkerDied(dead));
+        }
+        let mut failed = false;
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::MissingKey { key_id, flow, epoch } => {
+                    let Some(flow) = self.tables.flow(flow) else { continue };
+                    let missing = message::MissingKey {
+                        key_id: key_id.0,
+                        group: flow.group.mapped().to_vec(),
+                        prefix_len: flow.group.mapped_prefix_len().into(),
+                        epoch: epoch.into(),
+                    };
+                    self.answer(to_control::Body::MissingKey(missing));
+                }
+                Event::PortFailed(index) => {
+                    self.drop_port(index);
+                    failed = true;
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    fn stats(&self) -> message::Stats {
+        let (reply, reports) = crossbeam_channel::bounded(self.workers.len());
+        for worker in &self.workers {
+            worker.send(Command::Report(reply.clone()));
+        }
+        drop(reply);
+        let mut total = WorkerStats::new();
+        let mut workers = Vec::new();
+        for queue in 0..self.workers.len() {
+            let Ok(report) = reports.recv_timeout(WORKER_PATIENCE) else { continue };
+            workers.push(message::WorkerStats {
+                queue: queue as u32,
+                core: self.options.cores.get(queue).map_or(u32::MAX, |core| *core as u32),
+                batches: report.batches,
+                frames_free: report.frames_free,
+            });
+            total.merge(&report);
+        }
+        let ports = self.ports.iter().enumerate();
+        let interfaces =
+            ports.filter_map(|(index, port)| Some(self.interface_stats(index, port.as_ref()?, &total))).collect();
+        let flows = self.tables.flows.iter().zip(&total.flows);
+        let flows = flows.filter_map(|(flow, stats)| {
+            let flow = flow.as_ref()?;
+            Some(message::FlowStats {
+                group: flow.group.mapped().to_vec(),
+                prefix_len: flow.group.mapped_prefix_len().into(),
+                sealed: stats.sealed.0,
+                sealed_bytes: stats.sealed.1,
+                opened: stats.opened.0,
+                opened_bytes: stats.opened.1,
+                relayed: stats.relayed.0,
+                relayed_bytes: stats.relayed.1,
+            })
+        });
+        message::Stats { interfaces, flows: flows.collect(), workers }
+    }
+
+    fn interface_stats(&self, index: PortIndex, port: &Port, total: &WorkerStats) -> message::InterfaceStats {
+        let worker = &total.ports[index];
+        let mut reasons: Vec<(Reason, u64)> = self.maps.reasons(index).collect();
+        // Of what both can decide, both count.
+        for (reason, frames) in worker.dropped.iter() {
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, sum)) => *sum += frames,
+                None => reasons.push((reason, frames)),
+            }
+        }
+        let count = |(reason, frames): (Reason, u64)| message::ReasonCount { reason: reason.name().into(), frames };
+        let mac = port.interface.mac.unwrap_or_default();
+        message::InterfaceStats {
+            name: port.name.clone(),
+            role: match port.role {
+                Role::Trusted => message::Role::Trusted,
+                Role::Untrusted => message::Role::Untrusted,
+            }
+            .into(),
+            slot: self.maps.slot(index),
+            up: port.interface.up,
+            xdp_mode: match port.interface.xdp {
+                Some(XdpAttached::Driver) => "driver",
+                Some(XdpAttached::SocketBuffer) => "skb",
+                Some(_) => "other",
+                None => "none",
+            }
+            .into(),
+            bind_mode: port.bind_mode.name().into(),
+            queues: port.queues,
+            mtu: port.interface.mtu as u32,
+            mac: mac.map(|byte| format!("{byte:02x}")).join(":"),
+            received: self.maps.stat(index, Stat::Received),
+            redirected: self.maps.stat(index, Stat::Redirected),
+            forwarded: worker.forwarded,
+            held: worker.held,
+            reasons: reasons.into_iter().map(count).collect(),
+            sent: worker.sent,
+            sent_bytes: worker.sent_bytes,
+            unsent: worker.unsent.iter().map(count).collect(),
+        }
+    }
+}
+
+fn port_config(index: PortIndex, role: Role, interface: &Interface) -> PortConfig {
+    PortConfig { index, role, mac: interface.mac.unwrap_or_default(), mtu: interface.mtu, up: interface.up }
+}
+
+fn now_ms() -> u64 {
+    clock_ms(ClockId::Boottime)
+}
