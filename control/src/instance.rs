@@ -1,9 +1,9 @@
 //! The instance's directory in the run directory, held by one daemon at a time.
 
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why the instance cannot be had.
@@ -41,8 +41,7 @@ impl Instance {
             let path = path.to_owned();
             move |error| InstanceError::Make { path, error }
         };
-        // Others may enter, to be told by the socket itself whether they may ask.
-        DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(make(dir))?;
+        make_directory(dir).map_err(make(dir))?;
         let lock = dir.join("gemcastd.pid");
         loop {
             let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock);
@@ -64,6 +63,20 @@ impl Instance {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.dir
+    }
+}
+
+/// Makes a directory, and those above it, that others may enter: sockets and maps in it say themselves who may use them.
+fn make_directory(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        // The process's umask is strict.
+        Ok(()) => fs::set_permissions(dir, Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_directory(dir.parent().ok_or(error)?)?;
+            make_directory(dir)
+        }
+        Err(error) => Err(error),
     }
 }
 

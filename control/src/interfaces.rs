@@ -6,6 +6,9 @@ use crate::netlink::{Link, Netlink};
 use gemcast_engine::input::{Input, Interface};
 use std::path::Path;
 
+const NO_ADDRESS: &str = "no usable IPv6 link-local address, which Babel needs";
+const CHECKING: &str = "its IPv6 link-local address is being checked for duplicates";
+
 /// One configured interface.
 pub struct Configured {
     /// As configured.
@@ -52,7 +55,7 @@ impl Configured {
             Some(link) if !link.up => (State::Down, "administratively down"),
             Some(link) if !link.running => (State::Down, "no carrier"),
             Some(link) if self.config.babel && link.link_local.is_empty() => {
-                (State::Down, "no usable IPv6 link-local address, which Babel needs")
+                (State::Down, if link.tentative.is_empty() { NO_ADDRESS } else { CHECKING })
             }
             Some(_) => (State::Up, ""),
         }
@@ -65,6 +68,7 @@ impl Configured {
             None => "create the interface, or correct its name in the configuration".into(),
             Some(link) if !link.up => format!("ip link set {name} up"),
             Some(link) if !link.running => "check the cable, or the other end of the link".into(),
+            Some(link) if !link.tentative.is_empty() => "wait a second or two".into(),
             Some(_) => format!("sysctl net.ipv6.conf.{name}.disable_ipv6=0; ip -6 addr show dev {name}"),
         }
     }
@@ -110,6 +114,8 @@ impl Interfaces {
             if before != after {
                 match after {
                     (State::Up, _) => tracing::info!(interface = %name, "interface is up"),
+                    // Every interface goes through this when it comes up.
+                    (_, CHECKING) => tracing::info!(interface = %name, "{CHECKING}"),
                     (state, why) => {
                         let fix = interface.fix();
                         tracing::warn!(interface = %name, "interface is {}: {why}; fix: {fix}", state.name());

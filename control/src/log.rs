@@ -17,9 +17,12 @@ pub enum Format {
     Journald,
 }
 
-/// Starts logging; `RUST_LOG` chooses the level, `info` unless it is set.
+/// Levels unless `RUST_LOG` says otherwise. The netlink parser warns of every attribute newer than itself.
+const LEVELS: &str = "info,netlink_packet_route=error";
+
+/// Starts logging.
 pub fn start(format: Format) -> std::io::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVELS));
     let registry = tracing_subscriber::registry().with(filter);
     let plain = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     match format {

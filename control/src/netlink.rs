@@ -40,6 +40,8 @@ pub struct Link {
     pub ipv4: BTreeSet<Ipv4Addr>,
     /// IPv6 link-local addresses that passed duplicate address detection.
     pub link_local: BTreeSet<Ipv6Addr>,
+    /// IPv6 link-local addresses that are still being checked for duplicates.
+    pub tentative: BTreeSet<Ipv6Addr>,
 }
 
 /// The table and the socket it is kept up to date from.
@@ -219,9 +221,11 @@ impl Netlink {
         match local.or(address) {
             Some(IpAddr::V4(ip)) => set(&mut link.ipv4, ip, present),
             Some(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
-                let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
+                let failed = flags.contains(AddressFlags::Dadfailed);
                 let optimistic = flags.contains(AddressFlags::Optimistic);
-                set(&mut link.link_local, ip, present && (optimistic || !flags.intersects(unusable)))
+                let tentative = flags.contains(AddressFlags::Tentative) && !optimistic && !failed;
+                let usable = set(&mut link.link_local, ip, present && !tentative && !failed);
+                set(&mut link.tentative, ip, present && tentative) || usable
             }
             _ => false,
         }
@@ -265,8 +269,10 @@ mod tests {
             message
         };
         let steady = address(AddressFlags::Permanent);
-        assert!(!netlink.apply_address(&address(AddressFlags::Tentative), true), "not usable yet");
+        assert!(netlink.apply_address(&address(AddressFlags::Tentative), true));
+        assert!(netlink.find("lo").unwrap().link_local.is_empty(), "not usable yet");
         assert!(netlink.apply_address(&steady, true));
+        assert!(netlink.find("lo").unwrap().tentative.is_empty());
         assert!(!netlink.apply_address(&steady, true), "nothing new");
         assert_eq!(netlink.find("lo").unwrap().link_local.len(), 1);
         assert!(netlink.apply_address(&address(AddressFlags::Dadfailed), true), "a duplicate is withdrawn");

@@ -114,7 +114,7 @@ impl Report<'_> {
             }
         }
         for group in self.engine.groups() {
-            if group.suite.is_some() && group.send && group.active_key.is_none() {
+            if self.link.is_up() && group.suite.is_some() && group.send && group.active_key.is_none() {
                 let text = "no key to send with; packets of the group are dropped";
                 problems.push(problem("no_seal_key", group.group, text, "see the log of gemcastd"));
             }

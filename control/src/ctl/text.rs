@@ -131,6 +131,10 @@ pub fn interfaces(interfaces: &api::Interfaces) -> String {
         if !interface.reason.is_empty() {
             writeln!(text, "    {}", interface.reason).expect("a String grows");
         }
+        if interface.xdp_mode.is_empty() {
+            writeln!(text, "    not served by the data plane").expect("a String grows");
+            continue;
+        }
         let mut line = |name: &str, total: u64, detail: String| {
             let line = format!("    {name:<10}{total:>12}  {detail}");
             writeln!(text, "{}", line.trim_end()).expect("a String grows");

@@ -1,0 +1,536 @@
+//! gemcastd and gemctl as processes: what they answer, how they end, and what they leave behind. The data plane is
+//! played by the test where one is needed; real ones meet in the lab's tests.
+
+use gemcast_proto::link::{self, to_control, to_dataplane};
+use gemcast_proto::message::{self, FrameReader};
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+const GEMCASTD: &str = env!("CARGO_BIN_EXE_gemcastd");
+const GEMCTL: &str = env!("CARGO_BIN_EXE_gemctl");
+/// Longer than anything here takes; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory with keys and a configuration.
+struct Site {
+    dir: tempfile::TempDir,
+    port: u16,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // A port nobody uses now; tests run side by side.
+        let port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port();
+        let site = Self { dir, port };
+        for (kind, name) in [("node", "node.key"), ("bk", "bk.key"), ("gak", "gak.key")] {
+            let out = site.path(name);
+            let output = Command::new(GEMCTL).args(["key", "generate", kind, "--out"]).arg(out).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+        site.configure("");
+        site
+    }
+
+    /// Writes the configuration: a missing untrusted interface, loopback as the trusted one, one group, and more.
+    fn configure(&self, more: &str) {
+        let text = format!(
+            r#"
+            [node]
+            name = "a"
+            identity = "node.key"
+            run_dir = "{run}"
+            state_dir = "{state}"
+            [domain]
+            bootstrap_key = "bk.key"
+            babel_port = {port}
+            [[interface]]
+            name = "lo"
+            role = "trusted"
+            [[interface]]
+            name = "wan-absent"
+            role = "untrusted"
+            [[group]]
+            address = "239.1.1.1"
+            ports = [5000]
+            sources = ["10.0.0.1"]
+            gak = [{{ epoch = 7, file = "gak.key" }}]
+            {more}
+            "#,
+            run = self.path("run").display(),
+            state = self.path("state").display(),
+            port = self.port,
+        );
+        fs::write(self.path("gemcast.toml"), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.path("run/default/api.sock")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(GEMCASTD);
+        command.arg("--config").arg(self.path("gemcast.toml"));
+        command
+    }
+
+    fn start(&self) -> Daemon {
+        let mut child = self.command().env("RUST_LOG", "debug").stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut daemon = Daemon { child, lines, log: Vec::new() };
+        daemon.await_line("started");
+        daemon
+    }
+
+    fn gemctl(&self, arguments: &[&str]) -> Output {
+        Command::new(GEMCTL).arg("--run-dir").arg(self.path("run")).args(arguments).output().unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.gemctl(&[&["-o", "json"], arguments].concat());
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        assert_eq!(value["schema"], 1);
+        value
+    }
+
+    fn data_plane(&self) -> UnixListener {
+        fs::create_dir_all(self.path("run/default")).unwrap();
+        UnixListener::bind(self.path("run/default/dataplane.sock")).unwrap()
+    }
+}
+
+/// A running gemcastd and its log.
+struct Daemon {
+    child: Child,
+    lines: Receiver<String>,
+    log: Vec<String>,
+}
+
+impl Daemon {
+    fn await_line(&mut self, part: &str) -> String {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("\"{part}\" not in the log:\n{}", self.log.join("\n"));
+            };
+            self.log.push(line.clone());
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn stop(mut self) -> i32 {
+        self.signal(rustix::process::Signal::TERM);
+        self.child.wait().unwrap().code().expect("an exit, not a signal")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The test's end of a data plane's connection.
+struct Peer {
+    stream: UnixStream,
+    reader: FrameReader,
+}
+
+impl Peer {
+    fn accept(listener: &UnixListener) -> Self {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, reader: FrameReader::default() }
+    }
+
+    fn receive(&mut self) -> to_dataplane::Body {
+        loop {
+            if let Some(message) = self.reader.message::<link::ToDataplane>().unwrap() {
+                return message.body.unwrap();
+            }
+            let mut chunk = [0; 4096];
+            let length = self.stream.read(&mut chunk).unwrap();
+            assert!(length > 0, "hung up");
+            self.reader.push(&chunk[..length]);
+        }
+    }
+
+    fn send(&mut self, body: to_control::Body) {
+        let mut bytes = Vec::new();
+        message::encode(&link::ToControl { body: Some(body) }, &mut bytes);
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    /// Exchanges hellos.
+    fn greet(&mut self, layout_version: u32) {
+        let to_dataplane::Body::Hello(hello) = self.receive() else { panic!("a hello comes first") };
+        assert_eq!((hello.layout_version, hello.instance.as_str()), (gemcast_xdp::LAYOUT_VERSION, "default"));
+        let instance = "default".into();
+        let hello = link::Hello { layout_version, instance, version: "9.9".into(), incarnation: 0xabc };
+        self.send(to_control::Body::Hello(hello));
+    }
+
+    fn snapshot(&mut self) -> link::Snapshot {
+        loop {
+            if let to_dataplane::Body::Snapshot(snapshot) = self.receive() {
+                return snapshot;
+            }
+        }
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn every_command_answers_in_text_and_json() {
+    let site = Site::new();
+    let _daemon = site.start();
+    let status = site.gemctl(&["status"]);
+    let text = String::from_utf8(status.stdout).unwrap();
+    assert_eq!(status.status.code(), Some(3), "no data plane, no wan-absent: degraded");
+    assert!(text.contains("instance default: degraded") && text.contains("interface_missing wan-absent"), "{text}");
+    assert!(text.contains("fix: start gemcast-dataplane --run-dir"), "{text}");
+
+    let status = site.json(&["status"]);
+    assert_eq!(status["state"], "degraded");
+    let codes: Vec<_> = status["problems"].as_array().unwrap().iter().map(|p| p["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["dataplane_down", "interface_missing"]);
+    assert_eq!(status["data_plane"]["connected"], false);
+
+    let nodes = site.json(&["node", "list"]);
+    assert_eq!((&nodes["nodes"][0]["name"], &nodes["nodes"][0]["this"]), (&"a".into(), &true.into()));
+    assert_eq!(nodes["nodes"][0]["id"], status["node_id"]);
+    let group = &site.json(&["group", "list"])["groups"][0];
+    assert_eq!((&group["group"], &group["protection"]), (&"239.1.1.1".into(), &"sealed".into()));
+    assert_eq!((&group["epochs"][0], &group["ports"][0]), (&7.into(), &5000.into()));
+    let interfaces = site.json(&["iface", "list"]);
+    let states: Vec<_> =
+        interfaces["interfaces"].as_array().unwrap().iter().map(|i| (&i["name"], &i["state"])).collect();
+    assert_eq!(states[1], (&"wan-absent".into(), &"missing".into()));
+    assert_eq!(site.json(&["key", "list"])["keys"], serde_json::json!([]));
+    assert_eq!(site.json(&["neighbour", "list"])["neighbours"], serde_json::json!([]));
+    for command in [["node", "list"], ["group", "list"], ["iface", "list"], ["key", "list"], ["neighbour", "list"]] {
+        let output = site.gemctl(&command);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{command:?}: {output:?}");
+    }
+    let refused = site.gemctl(&["key", "rotate", "239.9.9.9"]);
+    assert_eq!(
+        (refused.status.code(), stderr(&refused).as_str()),
+        (Some(1), "gemctl: no group 239.9.9.9; `gemctl group list` shows them\n")
+    );
+    assert!(stderr(&site.gemctl(&["key", "rotate", "nonsense"])).contains("\"nonsense\" is not a group"));
+}
+
+#[test]
+fn stopping_leaves_nothing_behind() {
+    let site = Site::new();
+    assert_eq!(site.start().stop(), 0);
+    assert_eq!(fs::read_dir(site.path("run/default")).unwrap().count(), 0);
+    let state = fs::read_to_string(site.path("state/state.toml")).unwrap();
+    assert!(state.contains("starts = 1"), "{state}");
+    assert_eq!(site.start().stop(), 0);
+    assert!(fs::read_to_string(site.path("state/state.toml")).unwrap().contains("starts = 2"));
+}
+
+#[test]
+fn a_killed_daemon_does_not_stand_in_the_way_of_the_next() {
+    let site = Site::new();
+    let daemon = site.start();
+    daemon.signal(rustix::process::Signal::KILL);
+    drop(daemon);
+    assert!(site.socket().exists(), "left behind");
+    let unreachable = site.gemctl(&["status"]);
+    assert_eq!(unreachable.status.code(), Some(4));
+    let _daemon = site.start();
+    assert!(site.gemctl(&["node", "list"]).status.success());
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_harms_nothing() {
+    let site = Site::new();
+    let daemon = site.start();
+    let second = site.command().output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let expected = format!("gemcastd: already running as process {}", daemon.child.id());
+    assert!(stderr(&second).contains(&expected), "{}", stderr(&second));
+    assert!(site.gemctl(&["node", "list"]).status.success(), "the first one goes on");
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_line_and_nothing_is_left() {
+    let site = Site::new();
+    let _taken = UdpSocket::bind(("::", site.port)).unwrap();
+    let output = site.command().output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!("gemcastd: UDP port {} is in use; stop the other routing daemon", site.port);
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+    assert_eq!(fs::read_dir(site.path("run/default")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_wrong_configuration_is_exit_5_with_its_place() {
+    let site = Site::new();
+    site.configure("sned = true");
+    for arguments in [&[][..], &["--check"]] {
+        let output = site.command().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(5));
+        let expected = "unknown key \"sned\" in [[group]]; did you mean \"send\"?";
+        assert!(stderr(&output).contains("gemcast.toml:21:13: ") && stderr(&output).contains(expected));
+    }
+    let output = Command::new(GEMCASTD).args(["--config", "/nowhere.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).starts_with("gemcastd: /nowhere.toml: cannot read the configuration"));
+    site.configure("");
+    let output = site.command().args(["--instance", "../x"]).output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).contains("instance \"../x\"")), (Some(5), true));
+    assert!(!site.path("run").exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_check_says_what_is_missing_and_starts_nothing() {
+    let site = Site::new();
+    let output = site.command().arg("--check").output().unwrap();
+    assert!(output.status.success());
+    assert!(stderr(&output).contains("warning: interface wan-absent is missing: no such interface; fix: create"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.ends_with("gemcast.toml: configuration is good: 2 interfaces, 1 groups\n"), "{text}");
+    assert!(!site.path("run").exists() && !site.path("state").exists());
+}
+
+#[test]
+fn an_absent_daemon_is_exit_4_with_the_socket_and_the_fix() {
+    let site = Site::new();
+    let output = site.gemctl(&["status"]);
+    assert_eq!(output.status.code(), Some(4));
+    let message = stderr(&output);
+    assert!(message.contains(site.socket().to_str().unwrap()) && message.contains("start gemcastd"), "{message}");
+    assert_eq!(message.lines().count(), 1);
+}
+
+#[test]
+fn only_root_and_the_daemons_user_may_ask() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new();
+    let _daemon = site.start();
+    fs::set_permissions(site.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    // The tool where another user can run it.
+    let tool = site.path("gemctl");
+    fs::copy(GEMCTL, &tool).unwrap();
+    let ask = || {
+        let mut command = Command::new(&tool);
+        command.args(["status", "--socket"]).arg(site.socket()).uid(65534).gid(65534).output().unwrap()
+    };
+    let output = ask();
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    assert!(stderr(&output).contains("not permitted to use"), "{}", stderr(&output));
+    // Even with the file mode out of the way, the daemon looks who asks.
+    fs::set_permissions(site.socket(), Permissions::from_mode(0o666)).unwrap();
+    let output = ask();
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    assert!(stderr(&output).contains("user 65534 may not; run gemctl as root"), "{}", stderr(&output));
+}
+
+#[test]
+fn hostile_clients_are_cut_off_and_honest_ones_served() {
+    let site = Site::new();
+    let _daemon = site.start();
+    let cut_off = |bytes: &[u8]| {
+        let mut client = UnixStream::connect(site.socket()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(bytes).unwrap();
+        let mut answer = Vec::new();
+        // Reset or end: either way it is over.
+        let _ = client.read_to_end(&mut answer);
+        answer
+    };
+    cut_off(&[0xff; 64]);
+    cut_off(&[0, 0, 0x20, 0, 1, 2, 3]);
+    cut_off(&[0, 0, 0, 2, 0xff, 0xff]);
+    let unknown = cut_off(&[0, 0, 0, 0]);
+    assert!(String::from_utf8_lossy(&unknown).contains("does not know the request"));
+    // A crowd that never asks anything.
+    let crowd: Vec<_> = (0..100).map(|_| UnixStream::connect(site.socket()).unwrap()).collect();
+    let output = site.gemctl(&["node", "list"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("64 API clients are connected already"), "{}", stderr(&output));
+    drop(crowd);
+    // Served in the order they came, the departed are cleared away before the next one asks.
+    assert!(site.gemctl(&["node", "list"]).status.success());
+}
+
+#[test]
+fn many_requests_on_one_connection_are_answered_in_turn() {
+    use gemcast_proto::api::{Empty, Request, Response, request, response};
+    let site = Site::new();
+    let _daemon = site.start();
+    let mut client = UnixStream::connect(site.socket()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut bytes = Vec::new();
+    for _ in 0..200 {
+        message::encode(&Request { body: Some(request::Body::Status(Empty {})) }, &mut bytes);
+        message::encode(&Request { body: Some(request::Body::Nodes(Empty {})) }, &mut bytes);
+    }
+    client.write_all(&bytes).unwrap();
+    let mut reader = FrameReader::default();
+    let mut answers = Vec::new();
+    while answers.len() < 400 {
+        let mut chunk = [0; 4096];
+        let length = client.read(&mut chunk).unwrap();
+        assert!(length > 0, "hung up after {}", answers.len());
+        reader.push(&chunk[..length]);
+        while let Some(answer) = reader.message::<Response>().unwrap() {
+            answers.push(matches!(answer.body, Some(response::Body::Status(_))));
+        }
+    }
+    assert!(answers.chunks(2).all(|pair| pair == [true, false]));
+}
+
+#[test]
+fn the_data_plane_gets_the_flows_and_its_counters_are_shown() {
+    let site = Site::new();
+    let listener = site.data_plane();
+    let mut daemon = site.start();
+    let mut peer = Peer::accept(&listener);
+    peer.greet(gemcast_xdp::LAYOUT_VERSION);
+    let snapshot = peer.snapshot();
+    let names: Vec<_> = snapshot.interfaces.iter().map(|i| (i.name.as_str(), i.role())).collect();
+    assert_eq!(names, [("lo", link::Role::Trusted), ("wan-absent", link::Role::Untrusted)]);
+    let flow = &snapshot.flows[0];
+    assert_eq!(flow.group, gemcast_proto::id::map_v4([239, 1, 1, 1]));
+    assert_eq!((flow.prefix_len, flow.sealed, flow.send, flow.receive), (128, true, true, true));
+    assert_eq!(
+        (flow.ports.as_slice(), flow.sources[0].as_slice()),
+        (&[5000][..], &gemcast_proto::id::map_v4([10, 0, 0, 1])[..])
+    );
+    let problems = vec!["wan-absent: no such interface".to_owned()];
+    peer.send(to_control::Body::Applied(link::Applied { generation: snapshot.generation, problems }));
+    daemon.await_line("data plane: wan-absent: no such interface");
+
+    // A client's question fetches fresh counters.
+    let stats = link::Stats {
+        interfaces: vec![link::InterfaceStats {
+            name: "lo".into(),
+            up: true,
+            xdp_mode: "skb".into(),
+            bind_mode: "copy".into(),
+            queues: 1,
+            received: 10,
+            redirected: 6,
+            forwarded: 5,
+            reasons: vec![reason("link_local", 3), reason("gtag", 1), reason("replay", 1)],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while let to_dataplane::Body::Stats(_) = peer.receive() {
+                peer.send(to_control::Body::Stats(stats.clone()));
+            }
+        });
+        let lo = &site.json(&["iface", "list"])["interfaces"][0];
+        assert_eq!((&lo["received"], &lo["forwarded"], &lo["xdp_mode"]), (&10.into(), &5.into(), &"skb".into()));
+        assert_eq!(lo["passed"], serde_json::json!({"link_local": 3}));
+        assert_eq!(lo["dropped"], serde_json::json!({"gtag": 1, "replay": 1}));
+        assert_eq!((&lo["passed_total"], &lo["dropped_total"]), (&3.into(), &2.into()));
+        let status = site.json(&["status"]);
+        assert_eq!(status["data_plane"]["incarnation"], "0000000000000abc");
+        let codes: Vec<_> =
+            status["problems"].as_array().unwrap().iter().map(|p| p["code"].as_str().unwrap()).collect();
+        // The test's data plane has no maps.
+        assert_eq!(codes, ["maps", "dataplane_problem", "xdp_skb", "interface_missing", "no_seal_key"]);
+
+        // A reload that is wrong changes nothing; one that is right reaches the data plane.
+        site.configure("sned = true");
+        daemon.signal(rustix::process::Signal::HUP);
+        daemon.await_line("configuration not reloaded; the old one stays in force");
+        assert_eq!(site.json(&["group", "list"])["groups"].as_array().unwrap().len(), 1);
+        site.configure("[[group]]\naddress = \"239.2.2.2\"\nprotection = \"none\"");
+        daemon.signal(rustix::process::Signal::HUP);
+        daemon.await_line("configuration reloaded");
+    });
+    let groups = site.json(&["group", "list"]);
+    assert_eq!(groups["groups"][1]["group"], "239.2.2.2");
+    // The data plane dies; the daemon goes on and finds the next one.
+    drop(peer);
+    daemon.await_line("data plane lost");
+    let mut peer = Peer::accept(&listener);
+    peer.greet(gemcast_xdp::LAYOUT_VERSION);
+    let again = peer.snapshot();
+    assert_eq!(again.flows.len(), 2, "the flows of the reload");
+    assert!(again.generation > snapshot.generation);
+}
+
+fn reason(reason: &str, frames: u64) -> link::ReasonCount {
+    link::ReasonCount { reason: reason.into(), frames }
+}
+
+#[test]
+fn a_data_plane_of_another_layout_is_refused_in_one_clear_line() {
+    let site = Site::new();
+    let listener = site.data_plane();
+    let mut daemon = site.start();
+    Peer::accept(&listener).greet(gemcast_xdp::LAYOUT_VERSION + 1);
+    let line = daemon.await_line("refused: its map layout is version");
+    assert!(line.contains("(gemcast 9.9)") && line.contains("run both in the same version"), "{line}");
+    let status = site.gemctl(&["status"]);
+    assert!(String::from_utf8(status.stdout).unwrap().contains("its map layout is version"));
+}
+
+#[test]
+fn keys_never_reach_the_log() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.await_line("configuration reloaded");
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.await_line("stopping");
+    for name in ["node.key", "bk.key", "gak.key"] {
+        let text = fs::read_to_string(site.path(name)).unwrap();
+        for key in text.split_whitespace().filter(|word| word.len() == 44) {
+            assert!(daemon.log.iter().all(|line| !line.contains(&key[..10])));
+        }
+    }
+}
+
+#[test]
+fn key_files_are_made_once_and_show_only_what_is_public() {
+    let site = Site::new();
+    let again = site.gemctl(&["key", "generate", "node", "--out", site.path("node.key").to_str().unwrap()]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("exists; a key file is never overwritten"));
+    let shown = site.json(&["key", "show", site.path("node.key").to_str().unwrap()]);
+    assert_eq!((&shown["kind"], shown["node_id"].as_str().unwrap().len()), (&"identity".into(), 23));
+    let bk = site.json(&["key", "show", site.path("bk.key").to_str().unwrap()]);
+    let secret = fs::read_to_string(site.path("bk.key")).unwrap();
+    assert_eq!(bk["fingerprint"].as_str().unwrap().len(), 16);
+    assert!(!bk.to_string().contains(&secret[..10]));
+    let usage = site.gemctl(&["key", "generate", "node"]);
+    assert_eq!(usage.status.code(), Some(2));
+}
