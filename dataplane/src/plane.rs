@@ -426,17 +426,15 @@ impl Plane {
         let mut bind_mode = BindMode::Copy;
         let mut sockets = Vec::new();
         for (queue, umem) in self.umems.iter().enumerate() {
-            let modes: &[BindMode] =
-                if self.options.zero_copy { &[BindMode::ZeroCopy, BindMode::Copy] } else { &[BindMode::Copy] };
-            let mut bound = Err(io::Error::other("no mode"));
-            for &mode in modes {
-                bound = XskSocket::bind(umem, name, queue as u32, mode).map(|socket| (socket, mode));
-                if bound.is_ok() {
-                    break;
-                }
-            }
+            let wanted = if self.options.zero_copy { BindMode::ZeroCopy } else { BindMode::Copy };
+            let bound = XskSocket::bind(umem, name, queue as u32, wanted)
+                .or_else(|error| match wanted {
+                    BindMode::ZeroCopy => XskSocket::bind(umem, name, queue as u32, BindMode::Copy),
+                    BindMode::Copy => Err(error),
+                })
+                .and_then(|socket| Ok((socket.mode()?, socket)));
             match bound {
-                Ok((socket, mode)) => {
+                Ok((mode, socket)) => {
                     bind_mode = mode;
                     sockets.push(socket);
                 }

@@ -428,7 +428,9 @@ fn mount(path: &Path) -> Result<(), XdpError> {
 
 fn refuse_other_versions(bpffs: &Path, ours: &Path) -> Result<(), XdpError> {
     for entry in fs::read_dir(bpffs).map_err(file(bpffs))?.flatten() {
-        if entry.path() != ours {
+        let name = entry.file_name();
+        let version = name.to_str().and_then(|name| name.strip_prefix('v')).map(|version| version.parse::<u32>());
+        if matches!(version, Some(Ok(_))) && entry.path() != ours {
             return Err(XdpError::OtherVersion { path: entry.path() });
         }
     }
@@ -440,7 +442,9 @@ pub fn clean(bpffs: &Path) -> Result<(), XdpError> {
     let Ok(entries) = fs::read_dir(bpffs) else { return Ok(()) };
     for entry in entries.flatten() {
         let path = entry.path();
-        if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.map_err(file(&path))?;
+        if path.is_dir() {
+            fs::remove_dir_all(&path).map_err(file(&path))?;
+        }
     }
     Ok(())
 }

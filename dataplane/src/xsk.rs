@@ -198,6 +198,27 @@ impl XskSocket {
         }
     }
 
+    /// How frames are exchanged. A socket on a UMEM that others share inherits their mode, whatever was asked for.
+    pub fn mode(&self) -> io::Result<BindMode> {
+        const XDP_OPTIONS_ZEROCOPY: u32 = 1;
+        let mut options = 0u32;
+        let mut length = size_of::<u32>() as libc::socklen_t;
+        // SAFETY: XDP_OPTIONS writes a struct xdp_options, one u32; both locals outlive the call.
+        let result = unsafe {
+            libc::getsockopt(
+                self.rx.fd().as_raw_fd(),
+                libc::SOL_XDP,
+                libc::XDP_OPTIONS,
+                std::ptr::from_mut(&mut options).cast(),
+                &mut length,
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(if options & XDP_OPTIONS_ZEROCOPY != 0 { BindMode::ZeroCopy } else { BindMode::Copy })
+    }
+
     /// Takes up to `limit` received frames.
     #[inline]
     pub fn receive(&mut self, frames: &mut Vec<Frame>, limit: usize) -> usize {
