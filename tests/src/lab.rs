@@ -157,7 +157,7 @@ impl Lab {
         if options.daemons {
             lab.make_identities()?;
             lab.start()?;
-            lab.wait_converged(READY_TIMEOUT)?;
+            lab.wait_converged(READY_TIMEOUT).inspect_err(|_| lab.show_logs())?;
         }
         Ok(lab)
     }
@@ -309,6 +309,15 @@ impl Lab {
         Ok(())
     }
 
+    fn show_logs(&self) {
+        for gateway in self.gateways() {
+            for daemon in Daemon::BOTH {
+                let name = gateway.host().name();
+                eprintln!("--- {name}: the end of {}'s log\n{}", daemon.name(), gateway.log_tail(daemon));
+            }
+        }
+    }
+
     fn make_hosts(&mut self, topology: &Topology) -> Result<()> {
         let switch = wiring::has_switch(topology).then_some(SWITCH);
         for name in switch.into_iter().chain(topology.hosts()) {
@@ -354,12 +363,7 @@ impl Drop for Lab {
             return;
         }
         if std::thread::panicking() {
-            for gateway in self.gateways() {
-                for daemon in Daemon::BOTH {
-                    let name = gateway.host().name();
-                    eprintln!("--- {name}: the end of {}'s log\n{}", daemon.name(), gateway.log_tail(daemon));
-                }
-            }
+            self.show_logs();
             if env::var_os("GEMCAST_LAB_KEEP").is_some() {
                 eprintln!("--- lab `{}` is left up, as GEMCAST_LAB_KEEP asks", self.state.instance);
                 return;

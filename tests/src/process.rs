@@ -99,6 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "`wait_exit` reaps it, which is what is tested")]
     fn a_killed_child_is_seen_as_ended_and_reaped() {
         let child = Command::new("sleep").arg("1000").spawn().unwrap();
         let process = ProcessId::of(child.id()).unwrap();

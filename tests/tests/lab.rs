@@ -96,6 +96,7 @@ fn a_stream_arrives_whole_with_its_header_fields() -> Result<()> {
 }
 
 #[test]
+#[expect(clippy::zombie_processes, reason = "removing the lab reaps what runs in it")]
 fn two_labs_stand_side_by_side_and_leave_nothing_behind() -> Result<()> {
     let _turn = turn();
     let links = || Command::new("ip").args(["-o", "link"]).output().expect("ip runs").stdout;

@@ -1,0 +1,105 @@
+//! What the demo claims, each claim with a name.
+
+use gemcast_lab::{Account, CaptureReport, ReceiverReport, SenderReport};
+use serde::Serialize;
+
+use super::report::{Forged, InterfaceMode, Rekey, Restart, Streams};
+
+/// A claim and whether it held.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Check {
+    pub(super) name: String,
+    pub(super) ok: bool,
+    /// The figures it was judged by.
+    pub(super) detail: String,
+}
+
+/// All of them, in the order they were judged.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Checks(pub(super) Vec<Check>);
+
+impl Checks {
+    fn check(&mut self, name: impl Into<String>, ok: bool, detail: impl Into<String>) {
+        self.0.push(Check { name: name.into(), ok, detail: detail.into() });
+    }
+
+    pub(super) fn stream(&mut self, name: &str, account: &Account, sent: &SenderReport, received: &ReceiverReport) {
+        let Account { sent: count, delivered, lost, duplicated, reordered, .. } = account;
+        let error = sent.error.as_ref().or(received.error.as_ref());
+        let whole = *count > 0 && *delivered > 0 && error.is_none();
+        let detail = error.map_or_else(|| format!("{delivered} of {count}, {lost} lost"), Clone::clone);
+        self.check(format!("{name}: nothing lost outside the data plane's restart"), whole && *lost == 0, detail);
+        self.check(
+            format!("{name}: nothing twice, nothing out of order, nothing altered"),
+            *duplicated + *reordered + received.corrupt == 0,
+            format!("{duplicated} duplicated, {reordered} reordered, {} altered", received.corrupt),
+        );
+    }
+
+    pub(super) fn untrusted(&mut self, capture: &CaptureReport) {
+        let CaptureReport { frames, sealed, cleartext, missed, nonces_reused, sealed_repeated, .. } = capture;
+        self.check(
+            "untrusted segment: not one frame in the clear",
+            *cleartext == 0 && *sealed > 0 && *missed == 0,
+            format!("{frames} frames heard, {sealed} sealed, {cleartext} in the clear, {missed} not captured"),
+        );
+        self.check(
+            "untrusted segment: no counter used twice under a key",
+            *nonces_reused == 0 && *sealed_repeated == 0,
+            format!("{nonces_reused} reused, {sealed_repeated} repeated of {sealed}"),
+        );
+    }
+
+    pub(super) fn restarts(&mut self, control: &Restart, data_plane: &Restart, streams: &Streams) {
+        let lost = streams.ipv4.lost_in_window + streams.ipv6.lost_in_window;
+        self.check(
+            "restart of b's control daemon: back, and nothing lost",
+            streams.ipv4.lost + streams.ipv6.lost == 0,
+            format!("ready after {} ms", control.ready_ms),
+        );
+        self.check(
+            "restart of b's data plane: both streams delivered again within 5 s",
+            data_plane.window.len_ms() < 5000,
+            format!("after {} ms, {lost} packets lost in them", data_plane.window.len_ms()),
+        );
+    }
+
+    pub(super) fn rekey(&mut self, rekey: &Rekey, capture: &CaptureReport) {
+        let keys = capture.keys.len();
+        let detail = format!("{} after {} ms, {keys} keys heard in all", rekey.new_key, rekey.took_ms);
+        self.check("rotation: a new key seals", keys == 3, detail);
+    }
+
+    pub(super) fn forged(&mut self, forged: &Forged) {
+        let Forged { injected, dropped_in_xdp } = forged;
+        self.check(
+            "forgeries: all dropped in XDP by their tag",
+            injected == dropped_in_xdp,
+            format!("{injected} injected, {dropped_in_xdp} dropped"),
+        );
+    }
+
+    pub(super) fn interfaces(&mut self, interfaces: &[InterfaceMode]) {
+        let off = interfaces.iter().find(|one| one.received != one.accounted);
+        let received: u64 = interfaces.iter().map(|one| one.received).sum();
+        self.check(
+            "accounting: received = passed + forwarded + dropped, on every interface",
+            off.is_none(),
+            off.map_or_else(
+                || format!("{received} frames"),
+                |one| {
+                    format!("{} {}: {} received, {} accounted for", one.gateway, one.name, one.received, one.accounted)
+                },
+            ),
+        );
+        let slow = interfaces.iter().find(|one| one.xdp_mode != "driver");
+        self.check(
+            "XDP runs in the driver, on every interface",
+            slow.is_none() && !interfaces.is_empty(),
+            slow.map_or_else(
+                || format!("{} interfaces, {}", interfaces.len(), interfaces.first().map_or("", |one| &one.bind_mode)),
+                |one| format!("{} {}: `{}`", one.gateway, one.name, one.xdp_mode),
+            ),
+        );
+    }
+}

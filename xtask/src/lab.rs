@@ -1,0 +1,100 @@
+//! `cargo xtask lab`: a lab from the command line, for people and for scripts.
+
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use gemcast_lab::{Lab, Options, Topology};
+
+use crate::compile::{Profile, binaries};
+use crate::error::{Error, Result};
+use crate::setup;
+
+#[derive(Subcommand)]
+pub(crate) enum Task {
+    /// Raise a lab and wait until its gateways have each other's keys.
+    Up {
+        /// pair, trio or line.
+        #[arg(long, default_value = "pair")]
+        topology: String,
+        #[command(flatten)]
+        instance: Instance,
+        /// Describe it as JSON, for scripts.
+        #[arg(long)]
+        json: bool,
+        /// Hosts and links only; gateways are configured, but nothing runs in them.
+        #[arg(long)]
+        no_daemons: bool,
+    },
+    /// Remove a lab, exactly what `up` made of it.
+    Down {
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Run a command in a host.
+    Exec {
+        #[command(flatten)]
+        instance: Instance,
+        /// Name of the host.
+        host: String,
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Describe a lab that is up.
+    Status {
+        #[command(flatten)]
+        instance: Instance,
+        /// As JSON, for scripts.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Instance {
+    /// Tells labs on one machine apart.
+    #[arg(long, default_value = "default")]
+    instance: String,
+}
+
+pub(crate) fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Up { topology, instance, json, no_daemons } => {
+            let topology = Topology::named(&topology)?;
+            let mut options = Options::new(&instance.instance);
+            if no_daemons {
+                options = options.without_daemons();
+            } else {
+                // Standard output is the description's alone.
+                setup::install(setup::Scope::Build)?;
+                binaries(Profile::Release)?;
+            }
+            let mut lab = Lab::up(topology, options)?;
+            lab.keep();
+            print(&lab, json);
+        }
+        Task::Down { instance } => {
+            if !Lab::down(&instance.instance)? {
+                println!("no lab `{}` is up", instance.instance);
+            }
+        }
+        Task::Exec { instance, host, command } => {
+            let lab = Lab::attach(&instance.instance)?;
+            let mut inside = lab.find_host(&host)?.command(&command[0]);
+            let error = inside.args(&command[1..]).exec();
+            return Err(Error::Io(format!("running `{}` in {host}", command.join(" ")), error));
+        }
+        Task::Status { instance, json } => print(&Lab::attach(&instance.instance)?, json),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(lab: &Lab, json: bool) {
+    let facts = lab.facts();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&facts).expect("the facts have string keys only"));
+    } else {
+        print!("{}", facts.to_text());
+    }
+}
