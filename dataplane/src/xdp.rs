@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The program, compiled for BPF. aya wants it aligned.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("GEMCAST_XDP_OBJECT"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("GEMCAST_XDP_OBJECT"));
 
 const MAPS: [&str; 10] = [
     name::SEKS,
