@@ -7,6 +7,7 @@ use crate::api::{self, Api, Asked, ClientId};
 use crate::babel::BabelSocket;
 use crate::clock;
 use crate::config::Config;
+use crate::events;
 use crate::instance::Instance;
 use crate::interfaces::Interfaces;
 use crate::link::{DataPlaneLink, LinkEvent};
@@ -17,7 +18,7 @@ use crate::report::{Report, problem};
 use crate::store::{State, Store};
 use gemcast_engine::Engine;
 use gemcast_engine::input::Input;
-use gemcast_engine::output::{Event, Output};
+use gemcast_engine::output::Output;
 use gemcast_proto::api::{Problem, error::Code, request, response};
 use gemcast_proto::id::Group;
 use mio::unix::SourceFd;
@@ -97,6 +98,9 @@ pub struct Daemon {
     gtags: Gtags,
     engine: Engine,
     api: Api,
+    /// Requests to be answered, at most one of each client.
+    asked: Vec<Asked>,
+    /// Requests that wait for fresh counters.
     waiting: Vec<Waiting>,
     store: Store,
     state: State,
@@ -160,6 +164,7 @@ impl Daemon {
             gtags: Gtags::new(),
             engine,
             api,
+            asked: Vec::new(),
             waiting: Vec::new(),
             store,
             state,
@@ -212,14 +217,16 @@ impl Daemon {
                         self.on_link(heard);
                     }
                     token => {
-                        let asked = self.api.ready(token, self.poll.registry(), Instant::now());
-                        asked.into_iter().for_each(|asked| self.on_request(asked));
+                        self.asked.extend(self.api.ready(token, self.poll.registry(), Instant::now()));
                     }
                 }
             }
             if self.babel_pending {
                 self.on_babel();
             }
+            // A client's next request is answered the next time round, so that none keeps the loop for itself.
+            let asked = std::mem::take(&mut self.asked);
+            asked.into_iter().for_each(|asked| self.on_request(asked));
             self.on_time();
             self.settle();
         }
@@ -227,7 +234,7 @@ impl Daemon {
 
     /// Time until the next thing is due.
     fn timeout(&self) -> Duration {
-        if self.babel_pending {
+        if self.babel_pending || !self.asked.is_empty() {
             return Duration::ZERO;
         }
         let now = Instant::now();
@@ -424,7 +431,7 @@ impl Daemon {
                         tracing::warn!(interface, held_back, "cannot send a Babel packet: {error}");
                     }
                 }
-                Output::Event(event) => self.on_event(&event),
+                Output::Event(event) => events::log(&event, &self.interfaces, &mut self.refusals),
                 Output::InstallGtag { group, epoch, key } => {
                     let written = self.maps.as_ref().map_or(Ok(()), |maps| maps.install_gtag(&group, epoch, &key));
                     self.gtags.insert((group, epoch), key);
@@ -462,35 +469,6 @@ impl Daemon {
         }
     }
 
-    fn on_event(&mut self, event: &Event) {
-        match event {
-            Event::NeighbourUp { ifindex, address } => {
-                tracing::info!(interface = self.interfaces.name(*ifindex), %address, "neighbour up");
-            }
-            Event::NeighbourDown { ifindex, address } => {
-                tracing::warn!(interface = self.interfaces.name(*ifindex), %address, "neighbour down");
-            }
-            Event::SekMade { group, key_id } => tracing::info!(%group, key = %key_id, "key made"),
-            Event::SekLearnt { origin, group, key_id } => {
-                tracing::info!(%origin, %group, key = %key_id, "key learnt");
-            }
-            Event::Conflict { origin, kind, id } => {
-                tracing::error!(%origin, ?kind, id, "two objects of one name and version: the node's key is used twice");
-            }
-            Event::KeyIdTaken { origin, key_id } => {
-                tracing::error!(%origin, key = %key_id, "a key announced under the id of another one; the first one stays");
-            }
-            Event::OwnObjectRefused { kind, id, what } => {
-                tracing::error!(?kind, id, "an announcement of ours was not made: {what}");
-            }
-            Event::Refused { ifindex, source, what } => {
-                if let Some(held_back) = self.refusals.permit(Instant::now()) {
-                    tracing::warn!(interface = self.interfaces.name(*ifindex), %source, held_back, "refused: {what}");
-                }
-            }
-        }
-    }
-
     /// Answers at once, or asks the data plane for fresh counters first.
     fn on_request(&mut self, asked: Asked) {
         use request::Body::{Groups, Interfaces, Status};
@@ -509,11 +487,7 @@ impl Daemon {
             request::Body::RotateKey(rotate) => self.rotate(&rotate.group),
             request => self.answer(request),
         };
-        let next = self.api.answer(client, answer, self.poll.registry(), Instant::now());
-        // A client that sends many requests at once gets its answers one after the other.
-        if let Some(asked) = next {
-            self.on_request(asked);
-        }
+        self.asked.extend(self.api.answer(client, answer, self.poll.registry(), Instant::now()));
     }
 
     fn answer(&self, request: &request::Body) -> response::Body {

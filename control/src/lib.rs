@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod ctl;
 pub mod event_loop;
+pub mod events;
 pub mod instance;
 pub mod interfaces;
 pub mod keyfile;

@@ -9,6 +9,7 @@ use gemcast_control::netlink::Netlink;
 use rustix::fs::Mode;
 use rustix::mm::MlockAllFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::CapabilitySet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         eprintln!("gemcastd: cannot log to the journal: {error}; use --log-format text");
         return ExitCode::FAILURE;
     }
+    lock_memory();
     match Daemon::start(config, arguments.config).and_then(|mut daemon| daemon.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -66,16 +68,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// Keeps keys out of core dumps, other processes' reach and swap; files made are for this user only.
+/// Keeps keys out of core dumps and other processes' reach; files made are for this user only.
 fn protect_secrets() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let undumpable = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let no_core = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    if undumpable.is_err() || no_core.is_err() {
-        eprintln!("gemcastd: warning: cannot switch off core dumps, which could hold keys");
-    }
-    if let Err(error) = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE) {
-        eprintln!("gemcastd: warning: cannot lock memory, keys may reach swap: {error}; raise LimitMEMLOCK");
+    // Neither fails on a kernel that runs the rest of this.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
+/// Keeps keys out of swap, where that can be done without a limit: under one, a later allocation would fail.
+fn lock_memory() {
+    let exempt = rustix::thread::capabilities(None)
+        .is_ok_and(|capabilities| capabilities.effective.contains(CapabilitySet::IPC_LOCK));
+    let unlimited = Rlimit { current: None, maximum: None };
+    if !exempt && rustix::process::setrlimit(Resource::Memlock, unlimited).is_err() {
+        tracing::warn!("memory is not locked, so keys may reach swap; set LimitMEMLOCK=infinity, or give CAP_IPC_LOCK");
+    } else if let Err(error) = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE) {
+        tracing::warn!("memory cannot be locked, so keys may reach swap: {error}");
     }
 }
 

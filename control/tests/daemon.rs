@@ -387,25 +387,26 @@ fn hostile_clients_are_cut_off_and_honest_ones_served() {
 #[test]
 fn many_requests_on_one_connection_are_answered_in_turn() {
     use gemcast_proto::api::{Empty, Request, Response, request, response};
+    const PAIRS: usize = 10_000;
     let site = Site::new();
     let _daemon = site.start();
     let mut client = UnixStream::connect(site.socket()).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut bytes = Vec::new();
-    for _ in 0..200 {
-        message::encode(&Request { body: Some(request::Body::Status(Empty {})) }, &mut bytes);
-        message::encode(&Request { body: Some(request::Body::Nodes(Empty {})) }, &mut bytes);
+    for _ in 0..PAIRS {
+        message::encode(&Request { body: Some(request::Body::Keys(Empty {})) }, &mut bytes);
+        message::encode(&Request { body: Some(request::Body::Neighbours(Empty {})) }, &mut bytes);
     }
     client.write_all(&bytes).unwrap();
     let mut reader = FrameReader::default();
     let mut answers = Vec::new();
-    while answers.len() < 400 {
+    while answers.len() < 2 * PAIRS {
         let mut chunk = [0; 4096];
         let length = client.read(&mut chunk).unwrap();
         assert!(length > 0, "hung up after {}", answers.len());
         reader.push(&chunk[..length]);
         while let Some(answer) = reader.message::<Response>().unwrap() {
-            answers.push(matches!(answer.body, Some(response::Body::Status(_))));
+            answers.push(matches!(answer.body, Some(response::Body::Keys(_))));
         }
     }
     assert!(answers.chunks(2).all(|pair| pair == [true, false]));
