@@ -17,6 +17,8 @@ pub struct Configured {
     pub link: Option<Link>,
     /// What the engine was told, for an interface that Babel speaks on.
     told: Option<Interface>,
+    /// The state that was logged last.
+    logged: Option<(State, &'static str)>,
 }
 
 /// Every configured interface, in the order of the configuration.
@@ -94,11 +96,11 @@ impl Interfaces {
         let mut old = std::mem::take(&mut self.configured);
         for interface in &config.interfaces {
             let known = old.iter().position(|known| known.config.name == interface.name);
-            let (link, told) = known.map_or((None, None), |at| {
-                let known = old.swap_remove(at);
-                (known.link, known.told)
+            let config = interface.clone();
+            self.configured.push(match known {
+                Some(at) => Configured { config, ..old.swap_remove(at) },
+                None => Configured { config, link: None, told: None, logged: None },
             });
-            self.configured.push(Configured { config: interface.clone(), link, told });
         }
         old.into_iter().filter_map(|gone| gone.told).map(|told| Input::InterfaceDown(told.ifindex)).collect()
     }
@@ -107,12 +109,11 @@ impl Interfaces {
     pub fn update(&mut self, netlink: &Netlink) -> Vec<Input<'static>> {
         let mut inputs = Vec::new();
         for interface in &mut self.configured {
-            let before = interface.state();
             interface.link = netlink.find(&interface.config.name).cloned();
-            let after = interface.state();
+            let state = interface.state();
             let name = &interface.config.name;
-            if before != after {
-                match after {
+            if interface.logged.replace(state) != Some(state) {
+                match state {
                     (State::Up, _) => tracing::info!(interface = %name, "interface is up"),
                     // Every interface goes through this when it comes up.
                     (_, CHECKING) => tracing::info!(interface = %name, "{CHECKING}"),

@@ -505,6 +505,36 @@ fn a_data_plane_of_another_layout_is_refused_in_one_clear_line() {
 }
 
 #[test]
+fn an_interface_that_is_missing_is_told_at_the_start() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    let line = daemon.await_line("interface is missing");
+    assert!(line.contains("no such interface; fix: create the interface") && line.contains("wan-absent"), "{line}");
+}
+
+#[test]
+fn a_clock_that_went_back_is_told() {
+    let site = Site::new();
+    assert_eq!(site.start().stop(), 0);
+    let path = site.path("state/state.toml");
+    let state = fs::read_to_string(&path).unwrap();
+    let state: Vec<_> = state.lines().filter(|line| !line.starts_with("wall_ms")).collect();
+    fs::write(&path, format!("{}\nwall_ms = 9000000000000\n", state.join("\n"))).unwrap();
+    let _daemon = site.start();
+    let problems = &site.json(&["status"])["problems"];
+    assert_eq!((&problems[0]["code"], &problems[0]["subject"]), (&"clock".into(), &"wall clock".into()));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_is_told_and_no_reason_to_stop() {
+    let site = Site::new();
+    fs::write(site.path("state"), "a file").unwrap();
+    let mut daemon = site.start();
+    daemon.await_line("nothing is remembered across restarts");
+    assert_eq!(site.json(&["status"])["problems"][0]["code"], "state");
+}
+
+#[test]
 fn keys_never_reach_the_log() {
     let site = Site::new();
     let mut daemon = site.start();
