@@ -180,7 +180,7 @@ impl Config {
             sek_lifetime: self.sek_lifetime,
             announce_lead: self.announce_lead,
             overlap: self.overlap,
-            babel: engine::Babel { port: self.babel_port },
+            babel: engine::Babel { port: self.babel_port, ..engine::Babel::default() },
         }
     }
 }

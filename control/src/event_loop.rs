@@ -451,6 +451,8 @@ impl Daemon {
                     let written = self.maps.as_mut().map_or(Ok(()), |maps| maps.keys.activate(&group, key_id));
                     self.check_written(written);
                 }
+                // Routes are learnt and passed on; the kernel's tables are not written, and sealed frames not relayed.
+                Output::Route(_) | Output::Transit { .. } => {}
                 Output::RemoveKey(key_id) => {
                     if let Some(maps) = &mut self.maps {
                         maps.keys.remove(key_id);

@@ -27,6 +27,9 @@ pub fn log(event: &Event, interfaces: &Interfaces, refusals: &mut Throttle) {
         Event::OwnObjectRefused { kind, id, what } => {
             tracing::error!(?kind, id, "an announcement of ours was not made: {what}");
         }
+        Event::ObjectsMissing { node } => {
+            tracing::warn!(%node, "routes of a gateway arrive and its objects do not: a router between passes no GEM");
+        }
         Event::Refused { ifindex, source, what } => {
             if let Some(held_back) = refusals.permit(Instant::now()) {
                 tracing::warn!(interface = interfaces.name(*ifindex), %source, held_back, "refused: {what}");

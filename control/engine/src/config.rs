@@ -3,6 +3,7 @@
 use crate::secret::Secret;
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, Suite};
+use gemcast_proto::wire::babel::Prefix;
 
 /// Everything the engine is told at start and on reload.
 pub struct Config {
@@ -31,12 +32,64 @@ pub struct Config {
 pub struct Babel {
     /// UDP port of the domain, source and destination of every packet (RFC 8966 §4).
     pub port: u16,
+    /// How the bootstrap keys authenticate packets (RFC 8967 §4.1).
+    pub mac: MacAlgorithm,
+    /// Announce IPv4 routes with an IPv6 next hop where an interface has no IPv4 address, and accept such (RFC 9229).
+    pub ipv4_via_ipv6: bool,
+    /// Accept routes limited to a source prefix (RFC 9079).
+    pub source_specific: bool,
+    /// Let round-trip times count (RFC 9616).
+    pub delay: Option<DelayMetric>,
+    /// Send Hellos to every neighbour by unicast, too (RFC 8966 §3.4.1), for links that lose multicast.
+    pub unicast_hellos: bool,
+    /// What is accepted from neighbours: the first rule that matches decides, and without one all is.
+    pub import: Vec<PrefixRule>,
+    /// What is announced to neighbours, likewise.
+    pub export: Vec<PrefixRule>,
 }
 
 impl Default for Babel {
     fn default() -> Self {
-        Self { port: 6696 }
+        Self {
+            port: 6696,
+            mac: MacAlgorithm::HmacSha256,
+            ipv4_via_ipv6: true,
+            source_specific: true,
+            delay: None,
+            unicast_hellos: false,
+            import: Vec::new(),
+            export: Vec::new(),
+        }
     }
+}
+
+/// Algorithm of the Babel MAC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MacAlgorithm {
+    /// HMAC-SHA256, 32 bytes.
+    HmacSha256,
+    /// Keyed BLAKE2s, 16 bytes.
+    Blake2s,
+}
+
+/// How round-trip times raise the cost of a link: not below `min`, linearly up to `penalty` at `max`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DelayMetric {
+    /// Round-trip time that costs nothing.
+    pub min: Duration,
+    /// Round-trip time from which on the whole penalty is due.
+    pub max: Duration,
+    /// Added to the cost.
+    pub penalty: u16,
+}
+
+/// Accepts or refuses the routes inside a prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrefixRule {
+    /// Matches this prefix and every longer one inside it.
+    pub within: Prefix,
+    /// Whether they are accepted.
+    pub accept: bool,
 }
 
 /// The gateway's own identity.

@@ -5,6 +5,7 @@ use crate::time::UnixMillis;
 use core::net::Ipv4Addr;
 use core::net::Ipv6Addr;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId};
+use gemcast_proto::wire::babel::Prefix;
 
 /// Kernel interface index.
 pub type Ifindex = u32;
@@ -45,6 +46,8 @@ pub enum Input<'a> {
     },
     /// The operator wants a new SEK for a group.
     RotateSek(Group),
+    /// The prefixes that this gateway announces as its own, all of them: configured, or found in the kernel's table.
+    Originate(Vec<Originated>),
     /// A new configuration, checked and complete.
     Reconfigure(Box<Config>),
 }
@@ -79,6 +82,17 @@ pub struct Packet<'a> {
     pub destination: Ipv6Addr,
     /// UDP payload: the whole Babel packet with its trailer.
     pub payload: &'a [u8],
+}
+
+/// A prefix announced as our own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Originated {
+    /// Destination.
+    pub prefix: Prefix,
+    /// Source prefix it is limited to (RFC 9079).
+    pub source: Option<Prefix>,
+    /// Metric it starts with.
+    pub metric: u16,
 }
 
 /// A key that a previous control process left in the maps.

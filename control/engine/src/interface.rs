@@ -2,11 +2,14 @@
 
 use crate::input;
 use crate::mac::INDEX_LEN;
+use crate::route::Destination;
 use crate::time::Instant;
+use core::cmp::Reverse;
 use core::net::Ipv6Addr;
-use gemcast_proto::wire::babel::{Full, RawTlv, Seqno, Tlv, Writer};
+use core::time::Duration;
+use gemcast_proto::wire::babel::{Seqno, Tlv};
 use gemcast_proto::wire::gem::ObjectName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// IPv6 and UDP headers.
 const UNDERLYING_HEADERS: usize = 40 + 8;
@@ -26,21 +29,19 @@ pub(crate) enum Message {
         /// Body.
         body: Box<[u8]>,
     },
+    /// What is then to be said of a destination.
+    Update {
+        /// The destination.
+        destination: Destination,
+        /// Whether the neighbours are to hear news, rather than a repetition.
+        changed: bool,
+    },
 }
 
-impl Message {
-    pub(crate) fn write(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
-        match self {
-            Self::Tlv(tlv) => writer.push(tlv),
-            Self::Bytes { kind, body } => writer.push(&Tlv::Other(RawTlv { kind: *kind, body })),
-        }
-    }
-}
-
-/// What waits for one destination.
+/// What waits for one address.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    pub(crate) messages: Vec<Message>,
+    pub(crate) messages: VecDeque<Message>,
     pub(crate) at: Option<Instant>,
 }
 
@@ -48,18 +49,51 @@ impl Outbox {
     /// Adds a message that is to leave at `at` at the latest.
     pub(crate) fn push(&mut self, message: Message, at: Instant) {
         if self.messages.len() < MAX_PENDING {
-            self.messages.push(message);
+            self.messages.push_back(message);
             self.at = Some(self.at.map_or(at, |old| old.min(at)));
         }
     }
 }
 
-/// Objects being flooded by an interface.
-#[derive(Default)]
-pub(crate) struct Flood {
+/// Things to be sent several times: an object that is flooded, an update that is urgent.
+pub(crate) struct Repeats<K> {
     /// How many times each is still to be sent.
-    pub(crate) sends_left: BTreeMap<ObjectName, u8>,
+    pub(crate) sends_left: BTreeMap<K, u8>,
     pub(crate) at: Option<Instant>,
+}
+
+impl<K> Default for Repeats<K> {
+    fn default() -> Self {
+        Self { sends_left: BTreeMap::new(), at: None }
+    }
+}
+
+impl<K: Ord + Copy> Repeats<K> {
+    /// Adds something to be sent `sends` times, first at `at`.
+    pub(crate) fn add(&mut self, key: K, sends: u8, at: Instant) {
+        let left = self.sends_left.entry(key).or_default();
+        *left = sends.max(*left);
+        self.at = Some(self.at.map_or(at, |old| old.min(at)));
+    }
+
+    /// Takes up to `most` things that are due now, those sent less often first, so that a long list cannot starve its
+    /// tail. The rest follows after `pace`, repetitions after `repeat`.
+    pub(crate) fn take(&mut self, now: Instant, most: usize, pace: Duration, repeat: Duration) -> Vec<K> {
+        let mut due: Vec<_> = self.sends_left.iter().map(|(key, left)| (Reverse(*left), *key)).collect();
+        due.sort_unstable();
+        let more = due.len() > most;
+        due.truncate(most);
+        for (_, key) in &due {
+            let left = self.sends_left.get_mut(key).expect("listed above");
+            *left -= 1;
+            if *left == 0 {
+                self.sends_left.remove(key);
+            }
+        }
+        let wait = if more { pace } else { repeat };
+        self.at = (!self.sends_left.is_empty()).then(|| now + wait);
+        due.into_iter().map(|(_, key)| key).collect()
+    }
 }
 
 /// One interface.
@@ -74,7 +108,10 @@ pub(crate) struct Interface {
     pub(crate) counter: u32,
     pub(crate) multicast: Outbox,
     pub(crate) unicast: BTreeMap<Ipv6Addr, Outbox>,
-    pub(crate) flood: Flood,
+    /// Objects being flooded.
+    pub(crate) flood: Repeats<ObjectName>,
+    /// Destinations whose change is being told.
+    pub(crate) updates: Repeats<Destination>,
     /// When the digest is to be told, ahead of the next Hello.
     pub(crate) digest_at: Option<Instant>,
     /// Hellos that still carry the digest, because the table changed a moment ago.
@@ -98,7 +135,8 @@ impl Interface {
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let unicast = self.unicast.values().filter_map(|outbox| outbox.at).min();
-        let fixed = [Some(self.hello_at), Some(self.update_at), self.digest_at, self.multicast.at, self.flood.at];
-        fixed.into_iter().flatten().chain(unicast).min()
+        let periodic = [Some(self.hello_at), Some(self.update_at)];
+        let fixed = periodic.into_iter().chain([self.digest_at, self.multicast.at, self.flood.at, self.updates.at]);
+        fixed.flatten().chain(unicast).min()
     }
 }

@@ -17,8 +17,11 @@ mod object;
 pub mod output;
 mod rate;
 mod receive;
+mod route;
+mod routing;
 pub mod secret;
 mod sek;
+mod seqno;
 mod sync;
 pub mod time;
 mod timer;
@@ -32,6 +35,7 @@ use crate::interface::Interface;
 use crate::neighbour::Neighbour;
 use crate::object::Objects;
 use crate::output::{Event, Output};
+use crate::routing::{HOUSEKEEPING, Routing};
 use crate::sek::Seks;
 use crate::sync::{NeighbourKey, Session};
 use crate::time::{Instant, Now};
@@ -64,6 +68,7 @@ pub struct Engine {
     objects: Objects,
     session: Session,
     seks: Seks,
+    routing: Routing,
     timers: Timers,
     outputs: VecDeque<Output>,
     /// What was counted since the start.
@@ -79,9 +84,11 @@ impl Engine {
         let signing_key = Ed25519KeyPair::from_seed_unchecked(config.node.signing_seed.expose())
             .expect("every 32 bytes are an Ed25519 seed");
         let public_key = signing_key.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes");
+        let id = object::node_id_of(public_key);
         let mut engine = Self {
             group_index: index(&config),
-            id: object::node_id_of(public_key),
+            routing: Routing::new(id, now.wall),
+            id,
             signing_key,
             agreement_key: agreement_public_key(&config.node),
             mac: mac_keys(&config),
@@ -97,6 +104,7 @@ impl Engine {
             config,
         };
         engine.announce_node(now, now.wall.0);
+        engine.timers.set(Timer::Housekeeping, now.mono + HOUSEKEEPING);
         engine
     }
 
@@ -104,7 +112,7 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         match input {
             Input::InterfaceUp(info) => self.interface_up(now, info),
-            Input::InterfaceDown(ifindex) => self.interface_down(ifindex),
+            Input::InterfaceDown(ifindex) => self.interface_down(now, ifindex),
             Input::Packet(packet) => self.process_packet(now, &packet),
             Input::DataPlaneUp { incarnation, keys } => self.data_plane_up(now, incarnation, keys),
             // Forwarding goes on there with the keys it has, and the maps stay; nothing to decide here.
@@ -112,6 +120,7 @@ impl Engine {
             Input::MissingKey { key_id, .. } => self.missing_key(now, key_id),
             Input::Sealed { key_id, packets } => self.sealed(now, key_id, packets),
             Input::RotateSek(group) => self.rotate(now, group),
+            Input::Originate(prefixes) => self.originate(now, prefixes),
             Input::Reconfigure(config) => self.reconfigure(now, *config),
         }
     }
@@ -140,6 +149,9 @@ impl Engine {
                 }
                 Timer::Delivery => self.deliver(now),
                 Timer::InitialSync => self.retry_initial_sync(now),
+                Timer::Routes => self.expire_routes(now),
+                Timer::Requests => self.resend_requests(now),
+                Timer::Housekeeping => self.housekeep(now),
             }
         }
         let overdue = |(key, neighbour): (&NeighbourKey, &Neighbour)| {
@@ -295,7 +307,7 @@ impl Engine {
             last_heard: neighbour.last_heard,
             rxcost: neighbour.rxcost(),
             txcost: neighbour.txcost,
-            cost: neighbour.base_cost(),
+            cost: neighbour.cost(self.config.babel.delay),
             rtt: neighbour.round_trip.smoothed(),
             sync: match neighbour.peer_table.digest {
                 None => view::SyncState::Unknown,

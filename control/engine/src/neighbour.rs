@@ -1,6 +1,8 @@
 //! A Babel neighbour: how well it is heard, how well it hears us, what the link costs (RFC 8966 §3.4, appendix A).
 
+use crate::config::DelayMetric;
 use crate::mac::Freshness;
+use crate::rate::Bucket;
 use crate::sync::PeerTable;
 use crate::time::Instant;
 use crate::timestamp::RoundTrip;
@@ -70,6 +72,14 @@ pub(crate) struct Neighbour {
     pub(crate) last_heard: Instant,
     pub(crate) round_trip: RoundTrip,
     pub(crate) peer_table: PeerTable,
+    /// Limits its requests for the whole route table.
+    pub(crate) dumps: Bucket,
+    /// Limits its requests about single routes.
+    pub(crate) route_requests: Bucket,
+    /// Cost of the link that the selected routes were chosen with.
+    pub(crate) applied_cost: u16,
+    /// Our unicast Hellos to it, when they are sent.
+    pub(crate) unicast_seqno: Seqno,
     wireless: bool,
 }
 
@@ -85,6 +95,10 @@ impl Neighbour {
             last_heard: now,
             round_trip: RoundTrip::default(),
             peer_table: PeerTable::default(),
+            dumps: Bucket::default(),
+            route_requests: Bucket::default(),
+            applied_cost: INFINITY,
+            unicast_seqno: Seqno(0),
             wireless,
         }
     }
@@ -119,13 +133,21 @@ impl Neighbour {
         u16::try_from(cost).unwrap_or(INFINITY - 1).min(INFINITY - 1)
     }
 
-    /// An IHU for us came in. Returns whether the cost changed.
-    pub(crate) fn received_ihu(&mut self, now: Instant, rxcost: u16, interval: Duration) -> bool {
-        let before = self.base_cost();
+    /// Cost of the link, with the penalty for its delay (RFC 9616 §3.4).
+    pub(crate) fn cost(&self, delay: Option<DelayMetric>) -> u16 {
+        let (base, rtt) = (self.base_cost(), self.round_trip.smoothed());
+        let (Some(delay), Some(rtt), false) = (delay, rtt, base == INFINITY) else { return base };
+        let range = delay.max.saturating_sub(delay.min).as_micros().max(1);
+        let above = rtt.saturating_sub(delay.min).as_micros().min(range);
+        let penalty = u16::try_from(u128::from(delay.penalty) * above / range).unwrap_or(delay.penalty);
+        base.saturating_add(penalty).min(INFINITY - 1)
+    }
+
+    /// An IHU for us came in.
+    pub(crate) fn received_ihu(&mut self, now: Instant, rxcost: u16, interval: Duration) {
         self.txcost = rxcost;
         // RFC 8966 §3.4.2 and appendix B: held for 3.5 times the announced interval.
         self.ihu_deadline = Some(now + interval * 7 / 2);
-        self.base_cost() != before
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -196,7 +218,7 @@ mod tests {
         assert_eq!(neighbour.rxcost(), INFINITY);
         neighbour.multicast.received(Instant(0), Seqno(2), SECOND);
         assert_eq!((neighbour.rxcost(), neighbour.base_cost()), (96, INFINITY), "it does not hear us yet");
-        assert!(neighbour.received_ihu(Instant(0), 96, SECOND));
+        neighbour.received_ihu(Instant(0), 96, SECOND);
         assert_eq!(neighbour.base_cost(), 96);
         let two_missed = Instant(0) + SECOND * 5 / 2;
         neighbour.handle_timeout(Instant(0) + SECOND * 3 / 2);

@@ -3,8 +3,9 @@
 use crate::input::Ifindex;
 use crate::secret::Secret;
 use crate::time::UnixMillis;
-use core::net::Ipv6Addr;
+use core::net::{IpAddr, Ipv6Addr};
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
+use gemcast_proto::wire::babel::Prefix;
 use gemcast_proto::wire::gem::ObjectKind;
 
 /// One effect.
@@ -38,8 +39,48 @@ pub enum Output {
         /// The GAK epoch.
         epoch: Epoch,
     },
+    /// Change the kernel's routing table.
+    Route(Route),
+    /// Relay packets under a key, between untrusted interfaces, only when they come in by this interface: it is the one
+    /// of the route to the key's origin (reverse path). `None`: relay them no more.
+    Transit {
+        /// The key.
+        key_id: KeyId,
+        /// Interface they are accepted from.
+        ifindex: Option<Ifindex>,
+    },
     /// Something an operator wants to know.
     Event(Event),
+}
+
+/// A route in the kernel's table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Destination.
+    pub prefix: Prefix,
+    /// Source prefix it is limited to (RFC 9079).
+    pub source: Option<Prefix>,
+    /// What becomes of it.
+    pub action: RouteAction,
+}
+
+/// What becomes of a route in the kernel's table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteAction {
+    /// Packets go to a neighbour; replaces what was there.
+    Install {
+        /// Next hop; IPv6 for an IPv4 destination with RFC 9229.
+        next_hop: IpAddr,
+        /// Interface.
+        ifindex: Ifindex,
+        /// Babel metric.
+        metric: u16,
+    },
+    /// Packets are refused; replaces what was there. The route was lost a moment ago, and a less specific one must not
+    /// take its packets before the neighbours know (RFC 8966 §2.8, §3.5.4).
+    Unreachable,
+    /// The route is removed.
+    Withdraw,
 }
 
 /// A packet to send.
@@ -132,6 +173,11 @@ pub enum Event {
         id: u64,
         /// Why.
         what: String,
+    },
+    /// A gateway announces routes, but none of its objects arrive: a router between us and it does not pass GEM on.
+    ObjectsMissing {
+        /// The gateway.
+        node: NodeId,
     },
     /// A packet or object was refused.
     Refused {

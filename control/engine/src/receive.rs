@@ -6,11 +6,13 @@ use crate::interface::Message;
 use crate::mac::{NONCE_LEN, Preparsed, PseudoHeader, Verdict};
 use crate::neighbour::Neighbour;
 use crate::output::Event;
+use crate::route::Destination;
+use crate::seqno::SeqnoRequest;
 use crate::sync::NeighbourKey;
 use crate::time::Now;
 use core::net::IpAddr;
 use core::time::Duration;
-use gemcast_proto::wire::babel::{self, RawTlv, Seqno, Tlv, kind};
+use gemcast_proto::wire::babel::{self, Context, RawTlv, Seqno, Tlv, kind};
 use gemcast_proto::wire::gem::{self, Digest, Request, Summary};
 use rand_chacha::rand_core::RngCore;
 
@@ -95,6 +97,7 @@ impl Engine {
             neighbour.last_heard = now.mono;
         }
         let mut hello_sent_us = None;
+        let mut context = Context::new(key.1);
         for raw in packet.body() {
             let tlv = match raw.and_then(Tlv::parse) {
                 Ok(tlv) => tlv,
@@ -121,6 +124,21 @@ impl Engine {
                         self.process_ihu(now, key, rxcost, interval, echo_us.zip(hello_sent_us));
                     }
                 }
+                Tlv::RouterId(id) => context.set_router_id(id),
+                Tlv::NextHop(address) => context.set_next_hop(address),
+                Tlv::Update(update) => match context.update(&update) {
+                    Ok(announcement) => self.process_update(now, key, announcement),
+                    Err(error) => self.refused_tlv(key, error.to_string()),
+                },
+                Tlv::RouteRequest { prefix, source, .. } => {
+                    let destination = prefix.map(|prefix| Destination { prefix, source });
+                    self.process_route_request(now, key, destination);
+                }
+                Tlv::SeqnoRequest { prefix, source, seqno, hop_count, router_id, .. } => {
+                    let destination = Destination { prefix, source };
+                    let request = SeqnoRequest { destination, router_id, seqno, hop_count };
+                    self.process_seqno_request(now, key, request);
+                }
                 Tlv::Other(RawTlv { kind, body }) => self.process_gem(now, key, unicast, kind, body),
                 _ => {}
             }
@@ -129,14 +147,21 @@ impl Engine {
 
     fn process_hello(&mut self, now: Now, key: NeighbourKey, unicast: bool, seqno: Seqno, interval: u16) {
         let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
-        let history = if unicast { &mut neighbour.unicast } else { &mut neighbour.multicast };
+        let history = if unicast { &neighbour.unicast } else { &neighbour.multicast };
         // Two Hellos missed and now one heard: the link was away for a while, and our tables may have parted.
         let returned = history.bits != 0 && history.bits & 0xc000 == 0;
+        let rxcost = neighbour.rxcost();
+        let history = if unicast { &mut neighbour.unicast } else { &mut neighbour.multicast };
         history.received(now.mono, seqno, centiseconds(interval));
-        if returned {
+        if neighbour.rxcost() != rxcost {
+            // It is to know soon what it costs to reach us.
             neighbour.ihu_wanted = true;
+            self.hasten_hello(now, key.0);
+        }
+        if returned {
             self.adjacency_returned(now, key);
         }
+        self.apply_cost(now, key);
     }
 
     fn process_ihu(
@@ -152,6 +177,7 @@ impl Engine {
         if let Some((echo_us, hello_sent_us)) = echo {
             neighbour.round_trip.received_echo(now.mono, echo_us, hello_sent_us);
         }
+        self.apply_cost(now, key);
     }
 
     fn process_gem(&mut self, now: Now, key: NeighbourKey, unicast: bool, kind: u8, body: &[u8]) {

@@ -12,7 +12,7 @@
 
 use crate::config::{GroupConfig, Protection};
 use crate::derive::{self, Traffic};
-use crate::input::AdoptedKey;
+use crate::input::{AdoptedKey, Ifindex};
 use crate::object::{self, SKEW, Stored};
 use crate::output::{Event, InstallKey, Output};
 use crate::secret::Secret;
@@ -79,6 +79,8 @@ pub(crate) struct Seks {
     wipes: BTreeSet<(UnixMillis, KeyId)>,
     /// Opening keys found in the maps whose objects have not come back yet.
     pub(crate) adopted: BTreeMap<KeyId, AdoptedKey>,
+    /// Every live SEK of other nodes, and the interface its packets are relayed from.
+    pub(crate) transit: BTreeMap<(NodeId, KeyId), Option<Ifindex>>,
     /// Map set of the data plane, once it is known.
     pub(crate) incarnation: Option<u64>,
 }
@@ -176,6 +178,8 @@ impl Engine {
         for key_id in learnt {
             self.install_learnt(key_id);
         }
+        // The maps may be new: every way is told again.
+        self.seks.transit.values_mut().for_each(|from| *from = None);
         self.learn_all(now);
         self.tend_own(now);
     }
@@ -411,6 +415,9 @@ impl Engine {
         if stored.header.tombstone {
             let key_id = u32::try_from(name.id).map(KeyId).ok();
             let own = key_id.and_then(|key_id| self.seks.learnt.get(&key_id)).is_some_and(|l| l.origin == name.origin);
+            if let Some(key_id) = key_id {
+                self.set_transit(name.origin, key_id, false);
+            }
             if let Some(key_id) = key_id.filter(|_| own) {
                 self.wipe(key_id);
             }
@@ -428,6 +435,7 @@ impl Engine {
             self.event(Event::KeyIdTaken { origin, key_id });
             return;
         }
+        self.set_transit(origin, key_id, true);
         let wanted = self.group_config(group).filter(|config| config.receive && gak_of(config, epoch).is_some());
         let (Some(_), Some(suite)) = (wanted, Suite::from_wire(payload.suite)) else { return };
         if now.wall > not_after + SKEW {
@@ -463,6 +471,31 @@ impl Engine {
             let ([(_, older), (taken_over, _)], margin) = (pair, self.config.overlap + SKEW) else { continue };
             let end = (*taken_over + margin).min(self.seks.learnt[older].not_after + SKEW);
             self.seks.set_wipe(*older, end);
+        }
+    }
+
+    /// The way to a gateway changed, or its keys did: packets under them are relayed from that side only.
+    pub(crate) fn steer_transit(&mut self, origin: NodeId) {
+        if self.seks.incarnation.is_none() {
+            return;
+        }
+        let towards = self.interface_towards(origin);
+        let of_origin = (origin, KeyId(0))..=(origin, KeyId(u32::MAX));
+        for (&(_, key_id), from) in self.seks.transit.range_mut(of_origin) {
+            if *from != towards {
+                *from = towards;
+                self.outputs.push_back(Output::Transit { key_id, ifindex: towards });
+            }
+        }
+    }
+
+    /// A SEK object of another node came or went.
+    fn set_transit(&mut self, origin: NodeId, key_id: KeyId, live: bool) {
+        if live {
+            self.seks.transit.entry((origin, key_id)).or_insert(None);
+            self.steer_transit(origin);
+        } else if self.seks.transit.remove(&(origin, key_id)).flatten().is_some() {
+            self.outputs.push_back(Output::Transit { key_id, ifindex: None });
         }
     }
 
@@ -517,6 +550,9 @@ impl Engine {
         let name = stored.header.name;
         let Ok(key_id) = u32::try_from(name.id).map(KeyId) else { return };
         let learnt = self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin == name.origin);
+        if name.kind == ObjectKind::SEK {
+            self.set_transit(name.origin, key_id, false);
+        }
         if name.kind == ObjectKind::SEK && learnt {
             self.wipe(key_id);
         }

@@ -97,6 +97,9 @@ impl Engine {
     /// A neighbour proved that it is alive, or is heard again after a silence.
     pub(crate) fn adjacency_returned(&mut self, now: Now, key: NeighbourKey) {
         self.hasten_hello(now, key.0);
+        // RFC 8966 §3.8.1.1: its routes are wanted now, not at its next periodic update.
+        let routes = Message::Tlv(Tlv::RouteRequest { prefix: None, source: None, via_v6: false });
+        self.push(key.0, Some(key.1), routes, now.mono);
         if !self.session.initial_done && self.session.initial_tries == 0 {
             self.request_everything(now.mono, key);
             return;
@@ -105,13 +108,11 @@ impl Engine {
         self.table_differs(now.mono, key.0);
     }
 
-    /// The start's wildcard request (RFC 8966 §3.8.1.1), to one neighbour.
+    /// The start's wildcard request, to one neighbour.
     fn request_everything(&mut self, now: Instant, key: NeighbourKey) {
         self.session.initial_tries += 1;
         self.session.extend(now, key);
         self.timers.set(Timer::InitialSync, now + SESSION);
-        let routes = Message::Tlv(Tlv::RouteRequest { prefix: None, source: None, via_v6: false });
-        self.push(key.0, Some(key.1), routes, now);
         self.push(key.0, Some(key.1), Message::Bytes { kind: gem::REQUEST, body: Box::default() }, now);
     }
 
@@ -140,9 +141,7 @@ impl Engine {
         for (&ifindex, interface) in &mut self.interfaces {
             let heard = self.neighbours.range(crate::neighbours_of(ifindex)).any(|(_, n)| n.freshness.is_proven());
             if Some(ifindex) != except && heard {
-                interface.flood.sends_left.insert(name, SENDS);
-                let at = now + BATCH;
-                interface.flood.at = Some(interface.flood.at.map_or(at, |old| old.min(at)));
+                interface.flood.add(name, SENDS, now + BATCH);
             }
         }
     }
@@ -167,28 +166,11 @@ impl Engine {
         let all_equal = neighbours.all(|neighbour| neighbour.peer_table.digest == Some(whole));
         let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
         let flood = &mut interface.flood;
-        flood.at = None;
         if all_equal {
             // Everyone here has the table that we have: a repetition tells nobody anything.
             flood.sends_left.retain(|_, left| *left == SENDS);
         }
-        // Objects sent less often come first, so that a long list cannot starve its tail.
-        let mut names: Vec<_> =
-            flood.sends_left.iter().map(|(name, left)| (core::cmp::Reverse(*left), *name)).collect();
-        names.sort_unstable();
-        let more = names.len() > DELIVERY_BATCH;
-        names.truncate(DELIVERY_BATCH);
-        for (_, name) in &names {
-            let left = flood.sends_left.get_mut(name).expect("listed above");
-            *left -= 1;
-            if *left == 0 {
-                flood.sends_left.remove(name);
-            }
-        }
-        if !flood.sends_left.is_empty() {
-            flood.at = Some(now.mono + if more { DELIVERY_PACE } else { REPEAT });
-        }
-        for (_, name) in names {
+        for name in flood.take(now.mono, DELIVERY_BATCH, DELIVERY_PACE, REPEAT) {
             self.push_object(now, ifindex, None, &name);
         }
     }

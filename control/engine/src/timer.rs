@@ -15,10 +15,25 @@ pub(crate) enum Timer {
     Delivery,
     /// The start's wildcard request is to be repeated.
     InitialSync,
+    /// Routes run out, or have been unreachable for long enough.
+    Routes,
+    /// Seqno requests are to be repeated.
+    Requests,
+    /// Old state is to be looked through.
+    Housekeeping,
 }
 
 impl Timer {
-    const ALL: [Self; 5] = [Self::Expiry, Self::NodeRefresh, Self::Seks, Self::Delivery, Self::InitialSync];
+    const ALL: [Self; 8] = [
+        Self::Expiry,
+        Self::NodeRefresh,
+        Self::Seks,
+        Self::Delivery,
+        Self::InitialSync,
+        Self::Routes,
+        Self::Requests,
+        Self::Housekeeping,
+    ];
 }
 
 /// One deadline per [`Timer`].

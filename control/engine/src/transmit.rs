@@ -2,20 +2,29 @@
 
 use crate::Engine;
 use crate::input::{self, Ifindex};
-use crate::interface::{Flood, Interface, Message, Outbox};
+use crate::interface::{Interface, Message, Outbox, Repeats};
 use crate::mac::{INDEX_LEN, NONCE_LEN, PseudoHeader};
 use crate::neighbour::Neighbour;
 use crate::output::{Event, Output, Transmit};
+use crate::route::Distance;
+use crate::routing::Egress;
 use crate::sync::{BATCH, NeighbourKey};
 use crate::time::{Instant, Now};
 use crate::timestamp::timestamp;
 use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
-use gemcast_proto::wire::babel::{self, Full, Seqno, Tlv, Writer};
+use gemcast_proto::wire::babel::{self, Announcement, Full, RawTlv, Seqno, Tlv, Writer};
 use rand_chacha::rand_core::RngCore;
+use std::collections::VecDeque;
 
 /// An IHU goes out with every third Hello (RFC 8966 appendix B), and at once when it says something new.
 const IHU_HELLOS: u16 = 3;
+/// Packets sent to one address in one go.
+const BURST: usize = 16;
+/// Time between two such goes.
+const PACE: Duration = Duration::from_millis(5);
+/// Time between the transmissions of an urgent update.
+const REPEAT: Duration = Duration::from_millis(300);
 
 impl Engine {
     /// An interface is usable, or changed. A changed one starts over, except that its neighbours stay.
@@ -25,7 +34,7 @@ impl Engine {
                 interface.info = info;
                 return;
             }
-            self.interface_down(info.ifindex);
+            self.interface_down(now, info.ifindex);
         }
         let mut index = [0; INDEX_LEN];
         self.rng.fill_bytes(&mut index);
@@ -43,7 +52,8 @@ impl Engine {
                 counter: 0,
                 multicast: Outbox::default(),
                 unicast: Default::default(),
-                flood: Flood::default(),
+                flood: Repeats::default(),
+                updates: Repeats::default(),
                 digest_at: None,
                 digests_left: 0,
             },
@@ -51,11 +61,11 @@ impl Engine {
     }
 
     /// An interface is gone, and everyone behind it.
-    pub(crate) fn interface_down(&mut self, ifindex: Ifindex) {
+    pub(crate) fn interface_down(&mut self, now: Now, ifindex: Ifindex) {
         self.interfaces.remove(&ifindex);
         let gone: Vec<_> = self.neighbours.range(crate::neighbours_of(ifindex)).map(|(key, _)| *key).collect();
         for key in gone {
-            self.neighbour_gone(key);
+            self.neighbour_gone(now, key);
         }
     }
 
@@ -63,12 +73,13 @@ impl Engine {
         let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
         let repeated = neighbour.freshness.repeat(now.mono);
         if neighbour.handle_timeout(now.mono) {
-            return self.neighbour_gone(key);
+            return self.neighbour_gone(now, key);
         }
         if let Some(nonce) = repeated {
             self.send_challenge(now, key, nonce);
         }
         self.retry_comparison(now, key);
+        self.apply_cost(now, key);
     }
 
     /// RFC 8967 §4.3.1.1.
@@ -78,7 +89,8 @@ impl Engine {
         self.push(key.0, Some(key.1), message, now.mono);
     }
 
-    fn neighbour_gone(&mut self, key: NeighbourKey) {
+    fn neighbour_gone(&mut self, now: Now, key: NeighbourKey) {
+        self.lose_routes(now, key);
         if self.neighbours.remove(&key).is_some_and(|neighbour| neighbour.freshness.is_proven()) {
             self.event(Event::NeighbourDown { ifindex: key.0, address: key.1 });
         }
@@ -90,11 +102,18 @@ impl Engine {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.mono);
         let (hello, update) = (interface.hello_at <= now.mono, interface.update_at <= now.mono);
         let (flood, digest) = (due(interface.flood.at), due(interface.digest_at));
+        let changes = due(interface.updates.at);
         if hello {
             self.send_hello(now, ifindex);
+            if self.config.babel.unicast_hellos {
+                self.send_unicast_hellos(now, ifindex);
+            }
         }
         if update {
             self.periodic_update(now, ifindex);
+        }
+        if changes {
+            self.send_changes(now, ifindex);
         }
         if flood {
             self.send_flood(now, ifindex);
@@ -111,7 +130,7 @@ impl Engine {
         let unicast = interface.unicast.iter().filter(|(_, outbox)| due(outbox.at)).map(|(address, _)| Some(*address));
         let destinations: Vec<_> = multicast.into_iter().chain(unicast).collect();
         for destination in destinations {
-            self.flush(ifindex, destination);
+            self.flush(now, ifindex, destination);
         }
     }
 
@@ -125,12 +144,13 @@ impl Engine {
         interface.hello_at = now.mono + (interval - early);
         let seqno = interface.hello_seqno;
         let interval = to_centiseconds(interval);
-        let mut messages =
-            vec![Message::Tlv(Tlv::Hello { unicast: false, seqno, interval, sent_us: Some(timestamp(now.mono)) })];
+        let sent_us = Some(timestamp(now.mono));
+        let hello = Message::Tlv(Tlv::Hello { unicast: false, seqno, interval, sent_us });
+        let mut messages = VecDeque::from([hello]);
         let turn = seqno.0.is_multiple_of(IHU_HELLOS);
         for ((_, address), neighbour) in self.neighbours.range_mut(crate::neighbours_of(ifindex)) {
             if neighbour.is_up() && (turn || core::mem::take(&mut neighbour.ihu_wanted)) {
-                messages.push(Message::Tlv(ihu(now, neighbour, *address, interval)));
+                messages.push_back(Message::Tlv(ihu(now, neighbour, *address, interval)));
             }
         }
         let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
@@ -147,12 +167,41 @@ impl Engine {
         }
     }
 
-    /// The update that repairs what triggered ones missed.
+    /// A Hello of its own to every neighbour, where that is configured.
+    fn send_unicast_hellos(&mut self, now: Now, ifindex: Ifindex) {
+        let interval = to_centiseconds(self.config.hello_interval);
+        let mut hellos = Vec::new();
+        for ((_, address), neighbour) in self.neighbours.range_mut(crate::neighbours_of(ifindex)) {
+            neighbour.unicast_seqno = neighbour.unicast_seqno.next();
+            let (seqno, sent_us) = (neighbour.unicast_seqno, Some(timestamp(now.mono)));
+            hellos.push((*address, Tlv::Hello { unicast: true, seqno, interval, sent_us }));
+            hellos.push((*address, ihu(now, neighbour, *address, interval)));
+        }
+        for (address, hello) in hellos {
+            self.push(ifindex, Some(address), Message::Tlv(hello), now.mono);
+        }
+    }
+
+    /// The update that repairs what triggered ones missed (RFC 8966 §3.7.1).
     fn periodic_update(&mut self, now: Now, ifindex: Ifindex) {
         let interval = self.config.update_interval;
         let early = self.jitter(interval / 8);
         if let Some(interface) = self.interfaces.get_mut(&ifindex) {
             interface.update_at = now.mono + (interval - early);
+        }
+        if self.neighbours.range(crate::neighbours_of(ifindex)).next().is_some() {
+            self.send_table(now.mono, ifindex, None);
+        }
+    }
+
+    /// Triggered updates that are due.
+    fn send_changes(&mut self, now: Now, ifindex: Ifindex) {
+        let heard = self.neighbours.range(crate::neighbours_of(ifindex)).next().is_some();
+        let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
+        for destination in interface.updates.take(now.mono, usize::MAX, PACE, REPEAT) {
+            if heard {
+                self.push(ifindex, None, Message::Update { destination, changed: true }, now.mono);
+            }
         }
     }
 
@@ -163,29 +212,39 @@ impl Engine {
         }
     }
 
-    /// Packs and sends everything that waits for a destination.
-    fn flush(&mut self, ifindex: Ifindex, destination: Option<Ipv6Addr>) {
+    /// Packs and sends what waits for an address, at most a burst of packets; the rest follows at a pace.
+    fn flush(&mut self, now: Now, ifindex: Ifindex, address: Option<Ipv6Addr>) {
         let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
-        let outbox = match destination {
+        let mut outbox = match address {
             None => core::mem::take(&mut interface.multicast),
             Some(address) => interface.unicast.remove(&address).unwrap_or_default(),
         };
-        let mut messages = outbox.messages.into_iter().peekable();
-        while messages.peek().is_some() {
-            self.send_packet(ifindex, destination, &mut messages);
+        for _ in 0..BURST {
+            if outbox.messages.is_empty() {
+                return;
+            }
+            self.send_packet(now, ifindex, address, &mut outbox.messages);
         }
+        let Some(interface) = self.interfaces.get_mut(&ifindex).filter(|_| !outbox.messages.is_empty()) else { return };
+        outbox.at = Some(now.mono + PACE);
+        *interface.outbox(address) = outbox;
     }
 
-    /// Fills one packet from `messages`; takes at least one.
-    fn send_packet(
-        &mut self,
-        ifindex: Ifindex,
-        destination: Option<Ipv6Addr>,
-        messages: &mut core::iter::Peekable<impl Iterator<Item = Message>>,
-    ) {
+    /// Fills one packet from the front of `messages`; takes at least one.
+    fn send_packet(&mut self, now: Now, ifindex: Ifindex, address: Option<Ipv6Addr>, messages: &mut VecDeque<Message>) {
         let trailer_len = self.mac.trailer_len();
+        let interval = self.update_interval();
         let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
         let source = interface.info.link_local;
+        let egress = Egress {
+            ifindex,
+            link_local: source,
+            ipv4: interface.info.ipv4,
+            wireless: interface.info.wireless,
+            settings: &self.config.babel,
+            id: self.id,
+            interval,
+        };
         let mut payload = vec![0; interface.packet_len() - trailer_len];
         let mut writer = Writer::new(&mut payload, source);
         // RFC 8967 §4.2: a counter never repeats under one index.
@@ -197,11 +256,24 @@ impl Engine {
         let counter = Tlv::Pc { counter: interface.counter, index: &interface.index };
         writer.push(&counter).expect("512 bytes hold a PC TLV");
         let mut taken = 0;
-        while let Some(message) = messages.peek() {
-            match message.write(&mut writer) {
+        while let Some(message) = messages.front() {
+            let written = match message {
+                Message::Tlv(tlv) => writer.push(tlv),
+                Message::Bytes { kind, body } => writer.push(&Tlv::Other(RawTlv { kind: *kind, body })),
+                Message::Update { destination, changed } => {
+                    let update = self.routing.announcement(*destination, *changed, &egress);
+                    let written = update.map_or(Ok(()), |update| writer.announce(&update));
+                    if let (Ok(()), Some(Announcement { router_id: Some(id), seqno, metric, .. })) = (written, update) {
+                        let distance = Distance { seqno, metric };
+                        self.routing.table.sources.announced(now.mono, *destination, id, distance);
+                    }
+                    written
+                }
+            };
+            match written {
                 Err(Full) if taken > 0 => break,
-                // Larger than any packet: TLVs of ours are not, but an iterator that stands still would be worse.
-                Ok(()) | Err(Full) => drop(messages.next()),
+                // What fits into no packet is dropped: TLVs of ours do fit, but standing still would be worse.
+                Ok(()) | Err(Full) => drop(messages.pop_front()),
             }
             taken += 1;
         }
@@ -211,13 +283,13 @@ impl Engine {
         let header = PseudoHeader {
             source,
             source_port: port,
-            destination: destination.unwrap_or(babel::GROUP),
+            destination: address.unwrap_or(babel::GROUP),
             destination_port: port,
         };
         self.mac.sign(&header, &mut payload);
         self.counters.packets_sent += 1;
         self.counters.bytes_sent += u64::try_from(payload.len()).expect("a packet's length");
-        self.outputs.push_back(Output::Transmit(Transmit { ifindex, unicast: destination, payload }));
+        self.outputs.push_back(Output::Transmit(Transmit { ifindex, unicast: address, payload }));
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::input::Ifindex;
 use crate::time::{Instant, UnixMillis};
-use core::net::Ipv6Addr;
+use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
+use gemcast_proto::wire::babel::Prefix;
 
 /// A gateway known from its NODE object; ourselves included.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -143,6 +144,31 @@ pub struct NeighbourView {
     pub sync: SyncState,
 }
 
+/// A route of the Babel table, selected or not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RouteView {
+    /// Destination.
+    pub prefix: Prefix,
+    /// Source prefix it is limited to (RFC 9079).
+    pub source: Option<Prefix>,
+    /// Node it comes from.
+    pub router_id: NodeId,
+    /// Neighbour that announced it: interface and address; `None` for our own.
+    pub neighbour: Option<(Ifindex, Ipv6Addr)>,
+    /// Next hop; `None` for our own.
+    pub next_hop: Option<IpAddr>,
+    /// Seqno of its source.
+    pub seqno: u16,
+    /// Metric the neighbour announced.
+    pub refmetric: u16,
+    /// Metric here, 65535 unreachable.
+    pub metric: u16,
+    /// Whether it is the one in use.
+    pub selected: bool,
+    /// Whether using it is proven to make no loop (RFC 8966 §3.5.1).
+    pub feasible: bool,
+}
+
 /// What the engine counted since it was made. Every refused packet or object is in exactly one of the `refused` ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -164,6 +190,12 @@ pub struct Counters {
     pub refused_object: u64,
     /// GEM objects refused: over a quota.
     pub refused_quota: u64,
+    /// Routes refused: over a limit of the table.
+    pub refused_routes: u64,
+    /// Updates that were unfeasible (RFC 8966 §3.5.1).
+    pub unfeasible_updates: u64,
+    /// Seqno requests sent, forwarded ones included.
+    pub seqno_requests_sent: u64,
     /// Challenges sent.
     pub challenges_sent: u64,
     /// GEM objects accepted: new, or newer than before.

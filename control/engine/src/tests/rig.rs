@@ -3,13 +3,13 @@
 use crate::Engine;
 use crate::config::{Babel, Config, GroupConfig, Node, Protection};
 use crate::input::{AdoptedKey, Ifindex, Input, Interface, Packet};
-use crate::output::{Event, Output};
+use crate::output::{Event, Output, RouteAction};
 use crate::secret::Secret;
 use crate::time::{Instant, Now, UnixMillis};
 use core::net::Ipv6Addr;
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, KeyId, Suite};
-use gemcast_proto::wire::babel::{self, Tlv};
+use gemcast_proto::wire::babel::{self, Prefix, Tlv};
 use gemcast_proto::wire::gem;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,6 +28,8 @@ pub(super) struct Maps {
     pub(super) keys: BTreeMap<KeyId, (AdoptedKey, [u8; 32])>,
     pub(super) active: BTreeMap<Group, KeyId>,
     pub(super) gtags: BTreeMap<(Group, Epoch), [u8; 16]>,
+    pub(super) routes: BTreeMap<(Prefix, Option<Prefix>), RouteAction>,
+    pub(super) transit: BTreeMap<KeyId, Option<Ifindex>>,
 }
 
 pub(super) struct Host {
@@ -225,6 +227,12 @@ impl Rig {
                 }
                 Output::RemoveGtag { group, epoch } => {
                     maps.gtags.remove(&(group, epoch));
+                }
+                Output::Route(route) => {
+                    maps.routes.insert((route.prefix, route.source), route.action);
+                }
+                Output::Transit { key_id, ifindex } => {
+                    maps.transit.insert(key_id, ifindex);
                 }
                 Output::Event(event) => self.hosts[host].events.push(event),
             }

@@ -1,0 +1,88 @@
+use super::*;
+use std::net::Ipv6Addr;
+
+fn neighbour(n: u16) -> NeighbourKey {
+    (1, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n))
+}
+
+fn destination() -> Destination {
+    Destination { prefix: "10.0.0.0/8".parse().unwrap(), source: None }
+}
+
+const ORIGIN: NodeId = NodeId([1; 8]);
+const NOW: Instant = Instant(0);
+
+fn route(seqno: u16, metric: u16) -> Route {
+    let lifetime = Duration::from_secs(35);
+    let distance = Distance { seqno: Seqno(seqno), metric };
+    Route { router_id: ORIGIN, distance, next_hop: "10.0.0.1".parse().unwrap(), lifetime, expires: NOW + lifetime }
+}
+
+fn select(routes: &mut Routes) -> Option<Selected> {
+    let best = routes.best(destination(), |_| 96);
+    routes.entries.get_mut(&destination()).unwrap().selected = best;
+    best
+}
+
+#[test]
+fn the_least_metric_wins_and_a_tie_changes_nothing() {
+    let mut routes = Routes::default();
+    routes.learn(NOW, destination(), neighbour(2), route(1, 100));
+    assert_eq!(select(&mut routes).unwrap().neighbour, neighbour(2));
+    routes.learn(NOW, destination(), neighbour(1), route(1, 100));
+    assert_eq!(select(&mut routes).unwrap().neighbour, neighbour(2));
+    routes.learn(NOW, destination(), neighbour(1), route(1, 99));
+    assert_eq!(select(&mut routes).map(|route| (route.neighbour, route.metric)), Some((neighbour(1), 195)));
+}
+
+#[test]
+fn what_could_loop_is_not_selected() {
+    let mut routes = Routes::default();
+    routes.sources.announced(NOW, destination(), ORIGIN, Distance { seqno: Seqno(5), metric: 200 });
+    // A neighbour that routes through us announces no less than what we announced.
+    assert_eq!(routes.learn(NOW, destination(), neighbour(1), route(5, 200)), (Learnt::Ignored, true));
+    assert_eq!(select(&mut routes), None);
+    assert_eq!(routes.sources.next_seqno(destination(), ORIGIN), Some(Seqno(6)));
+    assert_eq!(routes.learn(NOW, destination(), neighbour(1), route(6, 900)), (Learnt::Changed, false));
+    assert!(select(&mut routes).is_some(), "a newer seqno makes it feasible");
+}
+
+#[test]
+fn the_feasibility_distance_only_improves() {
+    let mut sources = Sources::default();
+    let distance = |seqno, metric| Distance { seqno: Seqno(seqno), metric };
+    sources.announced(NOW, destination(), ORIGIN, distance(5, 200));
+    sources.announced(NOW, destination(), ORIGIN, distance(5, 300));
+    sources.announced(NOW, destination(), ORIGIN, distance(6, INFINITY));
+    assert!(!sources.is_feasible(destination(), ORIGIN, distance(5, 250)));
+    assert!(sources.is_feasible(destination(), ORIGIN, distance(5, 199)));
+    assert!(sources.is_feasible(destination(), ORIGIN, distance(5, INFINITY)), "retractions always are");
+    assert!(sources.is_feasible(destination(), NodeId([2; 8]), distance(0, 900)), "another source");
+    sources.expire(NOW + SOURCE_LIFETIME);
+    assert!(sources.is_feasible(destination(), ORIGIN, distance(5, 250)));
+}
+
+#[test]
+fn an_unfeasible_update_of_the_selected_route_is_ignored() {
+    let mut routes = Routes::default();
+    routes.learn(NOW, destination(), neighbour(1), route(5, 100));
+    let selected = select(&mut routes).unwrap();
+    routes.sources.announced(NOW, destination(), ORIGIN, Distance { seqno: Seqno(5), metric: selected.metric });
+    assert_eq!(routes.learn(NOW, destination(), neighbour(1), route(5, 300)), (Learnt::Ignored, true));
+    assert_eq!(select(&mut routes), Some(selected));
+    assert_eq!(routes.learn(NOW, destination(), neighbour(1), route(5, INFINITY)), (Learnt::Changed, false));
+    assert_eq!(select(&mut routes), None);
+}
+
+#[test]
+fn routes_that_are_not_renewed_become_unreachable_then_go() {
+    let mut routes = Routes::default();
+    routes.learn(NOW, destination(), neighbour(1), route(5, 100));
+    let expiry = NOW + Duration::from_secs(35);
+    assert_eq!(routes.expire(NOW), (vec![], Some(expiry)));
+    assert_eq!(routes.expire(expiry).0, [destination()]);
+    assert_eq!(select(&mut routes), None);
+    let end = expiry + Duration::from_secs(35);
+    assert_eq!(routes.expire(end).0, [destination()]);
+    assert!(routes.entries[&destination()].routes.is_empty());
+}
