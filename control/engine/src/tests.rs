@@ -2,4 +2,5 @@
 
 mod keys;
 mod rig;
+mod routes;
 mod spread;

@@ -1,0 +1,158 @@
+//! Babel routes across engines.
+
+use super::rig::{Rig, members};
+use crate::config::{Babel, PrefixRule};
+use crate::input::{Input, Originated};
+use crate::output::RouteAction;
+use core::time::Duration;
+use gemcast_proto::wire::babel::Prefix;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn originate(rig: &mut Rig, host: usize, prefixes: &[&str]) {
+    let own = prefixes.iter().map(|text| Originated { prefix: prefix(text), source: None, metric: 0 });
+    rig.handle(host, Input::Originate(own.collect()));
+}
+
+/// Interface and metric of an installed route.
+fn route(rig: &Rig, host: usize, text: &str) -> Option<(u32, u16)> {
+    match rig.hosts[host].maps.routes.get(&(prefix(text), None)) {
+        Some(RouteAction::Install { ifindex, metric, .. }) => Some((*ifindex, *metric)),
+        _ => None,
+    }
+}
+
+#[test]
+fn routes_of_both_families_travel_along_a_line() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    originate(&mut rig, 0, &["10.1.0.0/16", "2001:db8:1::/48"]);
+    rig.run_until(6 * SECOND, |rig| {
+        route(rig, 2, "10.1.0.0/16").is_some() && route(rig, 2, "2001:db8:1::/48").is_some()
+    });
+    assert_eq!(route(&rig, 1, "10.1.0.0/16"), Some((0, 96)));
+    assert_eq!(route(&rig, 2, "10.1.0.0/16"), Some((1, 192)));
+    // No interface has an IPv4 address: the next hop is IPv6 (RFC 9229).
+    let installed = rig.hosts[2].maps.routes[&(prefix("10.1.0.0/16"), None)];
+    assert!(matches!(installed, RouteAction::Install { next_hop, .. } if next_hop.is_ipv6()));
+}
+
+#[test]
+fn a_withdrawn_prefix_is_unreachable_everywhere_within_a_second() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    originate(&mut rig, 0, &["10.1.0.0/16"]);
+    rig.run_until(6 * SECOND, |rig| route(rig, 2, "10.1.0.0/16").is_some());
+    originate(&mut rig, 0, &[]);
+    rig.run_until(SECOND, |rig| route(rig, 2, "10.1.0.0/16").is_none());
+    let key = (prefix("10.1.0.0/16"), None);
+    assert_eq!(rig.hosts[2].maps.routes[&key], RouteAction::Unreachable, "held, so that no default route takes over");
+    rig.run(60 * SECOND);
+    assert_eq!(rig.hosts[2].maps.routes[&key], RouteAction::Withdraw);
+}
+
+#[test]
+fn a_cut_link_is_routed_around() {
+    // A square: 0 - 1 - 3 and 0 - 2 - 3.
+    let mut rig = Rig::new(members(4), &[&[0, 1], &[1, 3], &[0, 2], &[2, 3]]);
+    originate(&mut rig, 0, &["10.1.0.0/16"]);
+    rig.run_until(6 * SECOND, |rig| {
+        route(rig, 3, "10.1.0.0/16") == Some((1, 192)) || route(rig, 3, "10.1.0.0/16") == Some((3, 192))
+    });
+    rig.run(20 * SECOND);
+    let (before, _) = route(&rig, 3, "10.1.0.0/16").unwrap();
+    let cut = if before == 1 { 1 } else { 2 };
+    rig.loses = Box::new(move |from, to, _| [(0, cut), (cut, 0)].contains(&(from, to)));
+    let took =
+        rig.run_until(10 * SECOND, |rig| route(rig, 3, "10.1.0.0/16").is_some_and(|(ifindex, _)| ifindex != before));
+    assert!(took <= 4 * SECOND, "two of three Hellos and a triggered update: {took:?}");
+    assert_eq!(rig.hosts[3].engine.counters.refused_tlv, 0);
+}
+
+#[test]
+fn a_line_that_loses_its_end_counts_to_nothing() {
+    // The classical loop: the middle hears the route back from behind. Feasibility forbids using it.
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    originate(&mut rig, 0, &["10.1.0.0/16"]);
+    rig.run_until(6 * SECOND, |rig| route(rig, 2, "10.1.0.0/16").is_some());
+    rig.loses = Box::new(|from, to, _| [(0, 1), (1, 0)].contains(&(from, to)));
+    for _ in 0..300 {
+        rig.run(Duration::from_millis(100));
+        assert!(route(&rig, 1, "10.1.0.0/16").is_none_or(|(ifindex, _)| ifindex == 0));
+    }
+    assert_eq!((route(&rig, 1, "10.1.0.0/16"), route(&rig, 2, "10.1.0.0/16")), (None, None));
+}
+
+#[test]
+fn a_restarted_gateway_is_reached_again_at_once() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    originate(&mut rig, 0, &["10.1.0.0/16"]);
+    rig.run_until(6 * SECOND, |rig| route(rig, 2, "10.1.0.0/16").is_some());
+    rig.run(30 * SECOND);
+    rig.restart_control(0, &Default::default());
+    originate(&mut rig, 0, &["10.1.0.0/16"]);
+    rig.run_until(5 * SECOND, |rig| {
+        let fresh = |host: usize, seqno: u16| {
+            rig.hosts[host].engine.routes().iter().any(|r| r.seqno == seqno && r.selected && r.neighbour.is_some())
+        };
+        let seqno = rig.hosts[0].engine.routing.seqno.0;
+        fresh(1, seqno) && fresh(2, seqno)
+    });
+    assert!(route(&rig, 2, "10.1.0.0/16").is_some());
+}
+
+#[test]
+fn a_seqno_from_before_a_clock_went_back_is_caught_up_with() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    originate(&mut rig, 0, &["10.1.0.0/16"]);
+    rig.run_until(6 * SECOND, |rig| route(rig, 2, "10.1.0.0/16").is_some());
+    rig.restart_control(0, &Default::default());
+    let old = rig.hosts[0].engine.routing.seqno;
+    rig.hosts[0].engine.routing.seqno = gemcast_proto::wire::babel::Seqno(old.0.wrapping_sub(500));
+    originate(&mut rig, 0, &["10.1.0.0/16"]);
+    rig.run_until(5 * SECOND, |rig| !old.is_newer_than(rig.hosts[0].engine.routing.seqno));
+    rig.run_until(2 * SECOND, |rig| route(rig, 2, "10.1.0.0/16").is_some());
+}
+
+#[test]
+fn filters_decide_what_comes_in_and_what_goes_out() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    let rule = |text, accept| PrefixRule { within: prefix(text), accept };
+    let mut config = super::rig::config(1, &Default::default());
+    config.babel = Babel {
+        import: vec![rule("10.1.0.0/16", true), rule("10.0.0.0/8", false)],
+        export: vec![rule("2001:db8::/32", false)],
+        ..Babel::default()
+    };
+    rig.handle(1, Input::Reconfigure(Box::new(config)));
+    originate(&mut rig, 0, &["10.1.2.0/24", "10.2.0.0/16", "2001:db8:1::/48"]);
+    rig.run(6 * SECOND);
+    assert!(route(&rig, 1, "10.1.2.0/24").is_some() && route(&rig, 2, "10.1.2.0/24").is_some());
+    assert!(route(&rig, 1, "10.2.0.0/16").is_none());
+    assert!(route(&rig, 1, "2001:db8:1::/48").is_some() && route(&rig, 2, "2001:db8:1::/48").is_none());
+}
+
+#[test]
+fn keys_are_relayed_from_the_side_of_their_origin() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    rig.run_until(6 * SECOND, |rig| rig.hosts[1].maps.transit.len() == 2);
+    let (first, last) = (rig.active(0), rig.active(2));
+    rig.run_until(6 * SECOND, |rig| {
+        let transit = &rig.hosts[1].maps.transit;
+        transit[&first] == Some(0) && transit[&last] == Some(1)
+    });
+}
+
+#[test]
+fn a_burst_of_routes_arrives_whole() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    let own = (0..2000u32).map(|n| Originated {
+        prefix: Prefix::new((0x0a00_0000 + (n << 8)).to_be_bytes().into(), 24).unwrap(),
+        source: None,
+        metric: 0,
+    });
+    rig.handle(0, Input::Originate(own.collect()));
+    rig.run_until(10 * SECOND, |rig| rig.hosts[2].maps.routes.len() == 2000);
+}
