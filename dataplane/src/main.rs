@@ -12,7 +12,11 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+
+const LOCK_ATTEMPTS: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The packet path of a gemcast gateway.
 #[derive(Parser)]
@@ -130,14 +134,18 @@ fn run(arguments: Arguments) -> Result<(), String> {
     plane.run(|| signals.read(&mut [0; 16]).is_ok_and(|length| length > 0)).map_err(|error| error.to_string())
 }
 
+/// Takes the instance's lock. A data plane that is just ending gets a moment to let go.
 fn lock(path: &Path) -> Result<File, String> {
     let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(format!(
-            "{} is held: a data plane of this instance is running; stop it, or choose another --instance",
-            path.display()
-        )),
-        Err(TryLockError::Error(error)) => Err(format!("{}: {error}", path.display())),
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(format!("{}: {error}", path.display())),
+        }
     }
+    Err(format!(
+        "{} is held: a data plane of this instance is running; stop it, or choose another --instance",
+        path.display()
+    ))
 }

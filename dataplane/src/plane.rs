@@ -29,6 +29,7 @@ use rustix::time::ClockId;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::num::NonZeroU32;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,9 @@ const EVENT_QUEUE: usize = 1024;
 const WORKER_PATIENCE: Duration = Duration::from_millis(500);
 /// Failed work (an interface that is missing, a queue that is still busy) is tried again this often.
 const RETRY: Duration = Duration::from_millis(500);
+
+const BIND_ATTEMPTS: u32 = 50;
+const BIND_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a data plane is run.
 #[derive(Clone, Debug)]
@@ -114,6 +118,8 @@ struct Port {
     attached: Attached,
     bind_mode: BindMode,
     queues: u32,
+    /// The workers' sockets, until the program may redirect to them.
+    undirected: Vec<RawFd>,
 }
 
 /// The running data plane.
@@ -341,12 +347,16 @@ impl Plane {
                 Some(interface) => self.serve(name, *role, interface),
             }
         }
+        self.refresh_modes();
         self.set_tables(&desired);
+        self.direct();
         if let Err(error) = self.maps.write_flows(&self.tables.flows) {
             self.problem(error.to_string(), true);
         }
         self.join(&desired.flows);
-        let kept: Vec<u32> = self.ports.iter().flatten().map(|port| port.interface.ifindex).collect();
+        // A program stays on a wanted interface even while its socket cannot be bound: it keeps cleartext in.
+        let kept: Vec<u32> =
+            desired.interfaces.iter().filter_map(|(name, _)| Some(interfaces.get(name)?.ifindex)).collect();
         if let Err(error) = self.maps.detach_others(&kept) {
             self.problem(error.to_string(), true);
         }
@@ -423,17 +433,11 @@ impl Plane {
         if interface.mac.is_none() {
             return Err(format!("interface {name} is no Ethernet interface"));
         }
+        self.maps.clear_stats(index).map_err(|error| error.to_string())?;
         let mut bind_mode = BindMode::Copy;
         let mut sockets = Vec::new();
         for (queue, umem) in self.umems.iter().enumerate() {
-            let wanted = if self.options.zero_copy { BindMode::ZeroCopy } else { BindMode::Copy };
-            let bound = XskSocket::bind(umem, name, queue as u32, wanted)
-                .or_else(|error| match wanted {
-                    BindMode::ZeroCopy => XskSocket::bind(umem, name, queue as u32, BindMode::Copy),
-                    BindMode::Copy => Err(error),
-                })
-                .and_then(|socket| Ok((socket.mode()?, socket)));
-            match bound {
+            match bind(umem, name, queue as u32, self.options.zero_copy) {
                 Ok((mode, socket)) => {
                     bind_mode = mode;
                     sockets.push(socket);
@@ -446,9 +450,9 @@ impl Plane {
             }
         }
         let queues = xsk::receive_queues(name).unwrap_or(sockets.len() as u32);
+        let undirected = sockets.iter().map(XskSocket::raw_fd).collect();
         for (queue, socket) in sockets.into_iter().enumerate() {
-            self.maps.set_socket(index, queue as u32, socket.raw_fd()).map_err(|error| error.to_string())?;
-            self.workers[queue].send(Command::AddPort(port_config(index, role, interface), socket));
+            self.workers[queue].send(Command::AddPort(port_config(index, role, interface), Box::new(socket)));
         }
         let attached = self.maps.attach(index, name, interface.ifindex, role).map_err(|error| {
             for worker in &self.workers {
@@ -458,7 +462,8 @@ impl Plane {
         })?;
         tracing::info!(interface = name, ?role, bind = bind_mode.name(), queues, "served");
         let interface = interface.clone();
-        self.ports[index] = Some(Port { name: name.to_owned(), role, interface, attached, bind_mode, queues });
+        self.ports[index] =
+            Some(Port { name: name.to_owned(), role, interface, attached, bind_mode, queues, undirected });
         if queues as usize > self.workers.len() {
             let workers = self.workers.len();
             self.problem(
@@ -470,6 +475,44 @@ impl Plane {
             );
         }
         Ok(())
+    }
+
+    /// Reads back the XDP mode of interfaces that were just taken up.
+    fn refresh_modes(&mut self) {
+        if self.ports.iter().flatten().all(|port| port.undirected.is_empty()) {
+            return;
+        }
+        let Ok(interfaces) = interface::interfaces() else { return };
+        for port in self.ports.iter_mut().flatten() {
+            if let Some(now) = interfaces.get(&port.name) {
+                port.interface.xdp = now.xdp;
+            }
+        }
+        let skb: Vec<String> = self
+            .ports
+            .iter()
+            .flatten()
+            .filter(|port| port.interface.xdp == Some(XdpAttached::SocketBuffer))
+            .map(|port| port.name.clone())
+            .collect();
+        for name in skb {
+            self.problem(
+                format!("interface {name}: its driver has no XDP, so the slow SKB mode is used; choose another NIC or driver"),
+                false,
+            );
+        }
+    }
+
+    /// Lets the program redirect to the sockets of new ports: last, when the workers know every port and flow.
+    fn direct(&mut self) {
+        for index in 0..MAX_PORTS_SERVED {
+            let Some(port) = &mut self.ports[index] else { continue };
+            for (queue, socket) in std::mem::take(&mut port.undirected).into_iter().enumerate() {
+                if let Err(error) = self.maps.set_socket(index, queue as u32, socket) {
+                    self.problem(error.to_string(), true);
+                }
+            }
+        }
     }
 
     fn set_tables(&mut self, desired: &Snapshot) {
@@ -632,6 +675,28 @@ impl Plane {
             sent_bytes: worker.sent_bytes,
             unsent: worker.unsent.iter().map(count).collect(),
         }
+    }
+}
+
+/// Binds to a queue, zero-copy if it is wanted and the driver has it. The kernel lets go of a queue a moment after its
+/// last socket is closed, which is waited for.
+fn bind(umem: &Umem, name: &str, queue: u32, zero_copy: bool) -> io::Result<(BindMode, XskSocket)> {
+    let modes: &[BindMode] = if zero_copy { &[BindMode::ZeroCopy, BindMode::Copy] } else { &[BindMode::Copy] };
+    let mut attempts = 0;
+    loop {
+        let mut failure = None;
+        for &mode in modes {
+            match XskSocket::bind(umem, name, queue, mode) {
+                Ok(socket) => return Ok((socket.mode()?, socket)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let failure = failure.expect("there is a mode");
+        attempts += 1;
+        if failure.kind() != io::ErrorKind::ResourceBusy || attempts == BIND_ATTEMPTS {
+            return Err(failure);
+        }
+        std::thread::sleep(BIND_PAUSE);
     }
 }
 

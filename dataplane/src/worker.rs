@@ -52,7 +52,7 @@ pub enum Command {
     /// Forward by these tables; say so when they are in force.
     Tables(Arc<Tables>, Sender<()>),
     /// Serve an interface.
-    AddPort(PortConfig, XskSocket),
+    AddPort(PortConfig, Box<XskSocket>),
     /// An interface changed its address, MTU or state.
     UpdatePort(PortConfig),
     /// Let go of an interface.
@@ -164,7 +164,6 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the worker of `queue` in a thread of its own, pinned to `core` if there is one.
-    #[expect(clippy::too_many_arguments, reason = "called once, by the main thread")]
     pub fn spawn(
         queue: u32,
         core: Option<usize>,
@@ -272,7 +271,7 @@ impl Worker {
                 self.stats.reset_port(index);
                 let port = Port {
                     config,
-                    socket,
+                    socket: *socket,
                     staged: Vec::with_capacity(RING_SIZE as usize),
                     room: 0,
                     lent: 0,

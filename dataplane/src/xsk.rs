@@ -165,7 +165,7 @@ impl XskSocket {
         let sockets = unsafe { Socket::new(config, &umem.umem, &Interface::new(interface), queue) };
         let (tx, rx, rings) = sockets.map_err(|error| {
             match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>()) {
-                Some(source) => io::Error::new(source.kind(), format!("{error}: {source}")),
+                Some(source) => io::Error::new(source.kind(), source.to_string()),
                 None => io::Error::other(error.to_string()),
             }
         })?;
