@@ -94,6 +94,7 @@ reasons! {
     TxRingFull = 41, "tx_ring_full", Worker, "The transmit ring stayed full: the interface does not keep up.";
     InterfaceGone = 42, "interface_gone", Worker, "The interface vanished while frames were in its rings.";
     InnerPort = 43, "inner_port", Worker, "Decrypted, but to a destination port outside the group's ports.";
+    KeyExpired = 44, "key_expired", Worker, "The key's validity is over.";
 }
 
 impl Reason {
