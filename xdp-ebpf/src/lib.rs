@@ -39,6 +39,8 @@ pub mod name {
     pub const GTAG: &str = "GTAG";
     /// Key id → 1: keys whose packets are dropped.
     pub const BANS: &str = "BANS";
+    /// Key id → index of the interface whose packets under that key are relayed: the reverse path to the key's origin.
+    pub const TRANSIT: &str = "TRANSIT";
     /// AF_XDP sockets by [`crate::layout::xsk_index`].
     pub const XSKS: &str = "XSKS";
     /// Per-CPU counters by [`crate::layout::stat_index`].
