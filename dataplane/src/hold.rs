@@ -20,7 +20,24 @@ pub struct Held<F> {
     pub flow: u32,
     /// Port it came in by.
     pub port: usize,
+    /// Whether it was relayed already, and is counted.
+    pub relayed: bool,
     deadline_ms: u64,
+}
+
+/// What is known of a packet that is to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// Length of the packet in bytes.
+    pub length: usize,
+    /// The key it waits for.
+    pub key_id: KeyId,
+    /// Position of its flow.
+    pub flow: u32,
+    /// Port it came in by.
+    pub port: usize,
+    /// Whether it was relayed already, and is counted.
+    pub relayed: bool,
 }
 
 /// The queue of one worker.
@@ -52,21 +69,14 @@ impl<F> HoldQueue<F> {
         self.queue.is_empty()
     }
 
-    /// Packets of a port that wait.
+    /// Packets of a port that wait and were not forwarded otherwise.
     pub fn waiting(&self, port: usize) -> u64 {
-        self.queue.iter().filter(|held| held.port == port).count() as u64
+        self.queue.iter().filter(|held| held.port == port && !held.relayed).count() as u64
     }
 
     /// Queues a packet. Gives the frame back when a bound is reached.
-    pub fn push(
-        &mut self,
-        frame: F,
-        length: usize,
-        key_id: KeyId,
-        flow: u32,
-        port: usize,
-        now_ms: u64,
-    ) -> Result<(), (F, Reason)> {
+    pub fn push(&mut self, frame: F, waiting: Waiting, now_ms: u64) -> Result<(), (F, Reason)> {
+        let Waiting { length, key_id, flow, port, relayed } = waiting;
         let full = self.queue.len() >= self.capacity;
         match self.usage.get_mut(flow as usize) {
             Some((packets, bytes))
@@ -78,7 +88,7 @@ impl<F> HoldQueue<F> {
             _ => return Err((frame, Reason::KeyQueueFull)),
         }
         let deadline_ms = now_ms + self.limits.hold.as_millis() as u64;
-        self.queue.push_back(Held { frame, length, key_id, flow, port, deadline_ms });
+        self.queue.push_back(Held { frame, length, key_id, flow, port, relayed, deadline_ms });
         Ok(())
     }
 
@@ -126,23 +136,27 @@ mod tests {
         queue
     }
 
+    fn waiting(length: usize, key_id: u32, flow: u32) -> Waiting {
+        Waiting { length, key_id: KeyId(key_id), flow, port: 0, relayed: false }
+    }
+
     #[test]
     fn each_flow_has_its_own_bounds() {
         let mut queue = queue(2, 1000);
-        assert!(queue.push(1, 400, KeyId(1), 0, 0, 0).is_ok());
-        assert!(queue.push(2, 400, KeyId(1), 0, 0, 0).is_ok());
-        assert_eq!(queue.push(3, 10, KeyId(1), 0, 0, 0).unwrap_err(), (3, Reason::KeyQueueFull), "packets");
-        assert!(queue.push(4, 900, KeyId(2), 1, 0, 0).is_ok());
-        assert_eq!(queue.push(5, 101, KeyId(2), 1, 0, 0).unwrap_err(), (5, Reason::KeyQueueFull), "bytes");
+        assert!(queue.push(1, waiting(400, 1, 0), 0).is_ok());
+        assert!(queue.push(2, waiting(400, 1, 0), 0).is_ok());
+        assert_eq!(queue.push(3, waiting(10, 1, 0), 0).unwrap_err(), (3, Reason::KeyQueueFull), "packets");
+        assert!(queue.push(4, waiting(900, 2, 1), 0).is_ok());
+        assert_eq!(queue.push(5, waiting(101, 2, 1), 0).unwrap_err(), (5, Reason::KeyQueueFull), "bytes");
         queue.pop().unwrap();
-        assert!(queue.push(6, 400, KeyId(1), 0, 0, 0).is_ok(), "room again");
+        assert!(queue.push(6, waiting(400, 1, 0), 0).is_ok(), "room again");
     }
 
     #[test]
     fn packets_leave_in_order_when_their_time_is_up() {
         let mut queue = queue(10, 10_000);
-        queue.push(1, 10, KeyId(1), 0, 0, 0).unwrap();
-        queue.push(2, 10, KeyId(1), 0, 0, 100).unwrap();
+        queue.push(1, waiting(10, 1, 0), 0).unwrap();
+        queue.push(2, waiting(10, 1, 0), 100).unwrap();
         assert!(queue.pop_expired(499).is_none());
         assert_eq!(queue.pop_expired(500).unwrap().frame, 1);
         assert!(queue.pop_expired(500).is_none());
@@ -154,8 +168,8 @@ mod tests {
     fn the_whole_is_bounded_and_unknown_flows_are_refused() {
         let mut queue: HoldQueue<u32> = HoldQueue::new(1);
         queue.configure(HoldLimits::default(), 1);
-        queue.push(1, 10, KeyId(1), 0, 0, 0).unwrap();
-        assert!(queue.push(2, 10, KeyId(1), 0, 0, 0).is_err());
-        assert!(queue.push(3, 10, KeyId(1), 7, 0, 0).is_err());
+        queue.push(1, waiting(10, 1, 0), 0).unwrap();
+        assert!(queue.push(2, waiting(10, 1, 0), 0).is_err());
+        assert!(queue.push(3, waiting(10, 1, 7), 0).is_err());
     }
 }

@@ -5,13 +5,15 @@
 
 use crate::open::{self, OpenKey};
 use crate::seal::{self, SealKey};
-use crate::tables::{PortSet, Role, Tables};
-use gemcast_proto::id::KeyId;
+use crate::tables::{Flow, PortSet, Role, Tables};
+use gemcast_proto::id::{Group, KeyId};
 use gemcast_proto::reason::Reason;
-use gemcast_proto::wire::classify::{Class, Datagram, Frame as _, classify};
-use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN};
+use gemcast_proto::wire::classify::{
+    Class, Datagram, ETHERNET_LEN, Family, Frame as _, IPV4_LEN, classify, ipv4_checksum,
+};
+use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN, group_mac};
 use gemcast_xdp::counters::Counters;
-use gemcast_xdp::layout::Room;
+use gemcast_xdp::layout::Mark;
 use gemcast_xdp::seks::Seks;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
@@ -27,8 +29,10 @@ pub enum Action {
     Sealed,
     /// Decrypted.
     Opened,
-    /// Forwarded as it was.
+    /// Forwarded in the clear, as it was.
     Relayed,
+    /// Forwarded sealed, as it was.
+    Transited,
 }
 
 /// A packet to be sent.
@@ -147,35 +151,38 @@ impl Pipeline {
     }
 
     /// Decides about one frame, and rewrites it when it is to be sent. `frame` reaches to the end of its buffer, `length`
-    /// bytes of it were received.
+    /// bytes of it were received; it starts with the XDP program's mark. What comes from the untrusted side is never
+    /// sealed, what comes from the trusted side never opened, whatever the mark says.
     #[inline]
     pub fn process(&mut self, role: Role, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
+        let mark = Mark::parse(&frame[..length]).ok_or(Reason::StaleFlow)?;
         match role {
-            Role::Trusted => match Room::parse(&frame[..length]) {
-                Some(flow) => self.seal(flow, frame, length),
-                None => self.relay(self.tables.untrusted, frame, length),
-            },
-            Role::Untrusted => {
-                let datagram = datagram(&frame[..length])?;
-                if datagram.destination_port == PORT {
-                    self.open(frame, length, &datagram)
-                } else {
-                    self.relay(self.tables.trusted, frame, length)
-                }
-            }
+            Role::Trusted if mark.has(Mark::SEAL) => self.seal(mark.flow, frame, length),
+            Role::Untrusted if mark.has(Mark::OPEN) => self.open(mark.flow, frame, length),
+            Role::Untrusted if mark.has(Mark::TRANSIT) => self.transit(mark.flow, frame, length),
+            Role::Trusted => self.relay(mark.flow, self.tables.untrusted, frame, length),
+            Role::Untrusted => self.relay(mark.flow, self.tables.trusted, frame, length),
         }
+    }
+
+    /// The flow a mark names, if the datagram is in it.
+    #[inline]
+    fn flow(&self, index: u32, datagram: &Datagram) -> Result<&Flow, Reason> {
+        let flow = self.tables.flow(index).ok_or(Reason::StaleFlow)?;
+        if flow.group.contains(&datagram.group) { Ok(flow) } else { Err(Reason::StaleFlow) }
     }
 
     #[inline]
     fn seal(&mut self, index: u32, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
         let datagram = datagram(frame.get(ROOM..length).ok_or(Reason::Truncated)?)?;
-        let flow = self.tables.flow(index).ok_or(Reason::StaleFlow)?;
-        if !flow.group.contains(&datagram.group) || !flow.sealed || !flow.send {
+        let flow = self.flow(index, &datagram)?;
+        if !flow.sealed || !flow.send {
             return Err(Reason::StaleFlow.into());
         }
         let slot = &mut self.seals[index as usize];
         if slot.checked != Some(self.generation) {
-            slot.refresh(&self.seks, flow, self.lane, self.workers);
+            let group = self.tables.flow(index).expect("looked up above").group;
+            slot.refresh(&self.seks, &group, self.lane, self.workers);
             slot.checked = Some(self.generation);
         }
         let key = slot.key.as_mut().ok_or(Reason::NoSealKey)?;
@@ -184,19 +191,16 @@ impl Pipeline {
     }
 
     #[inline]
-    fn open(&mut self, frame: &mut [u8], length: usize, datagram: &Datagram) -> Result<Emit, Stop> {
-        if datagram.payload_len < ROOM + TAG_LEN {
-            return Err(Reason::Truncated.into());
-        }
-        let bytes = frame[..length].load::<HEADER_LEN>(datagram.family.payload_offset()).ok_or(Reason::Truncated)?;
-        let header = Header::parse(&bytes)?;
+    fn open(&mut self, mark_flow: u32, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
+        let datagram = datagram(&frame[..length])?;
+        let header = header(&frame[..length], &datagram)?;
         let index = match self.open_index.get(&header.key_id) {
             Some(&index) if self.opens[index].1.checked == self.generation => index,
             _ => match self.refresh_open(header.key_id) {
                 Some(index) => index,
                 None => {
-                    let flow = self.tables.find(&datagram.group).ok_or(Reason::StaleFlow)?;
-                    return Err(Stop::Hold { key_id: header.key_id, flow, epoch: header.epoch.0 });
+                    self.flow(mark_flow, &datagram)?;
+                    return Err(Stop::Hold { key_id: header.key_id, flow: mark_flow, epoch: header.epoch.0 });
                 }
             },
         };
@@ -207,20 +211,34 @@ impl Pipeline {
             return Err(Reason::StaleFlow.into());
         }
         let window = self.tables.replay_window;
-        let opened = open::open(key, &self.seks, frame, datagram, &header, window, self.wall_ms)?;
+        let opened = open::open(key, &self.seks, frame, &datagram, &header, window, self.wall_ms)?;
         if !flow.covers_port(opened.destination_port) {
             return Err(Reason::InnerPort.into());
         }
         Ok(Emit { length: opened.length, egress: self.tables.trusted, flow: flow_index, action: Action::Opened })
     }
 
-    fn relay(&mut self, egress: PortSet, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
+    /// Relays a sealed packet as it is, one hop further. It can still be opened afterwards.
+    pub fn transit(&mut self, index: u32, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
         let datagram = datagram(&frame[..length])?;
-        let index = self.tables.find(&datagram.group).ok_or(Reason::StaleFlow)?;
-        // A sealed group never leaves as it came, whatever the program in front of us thought of it.
-        if self.tables.flow(index).is_none_or(|flow| flow.sealed) {
+        let flow = self.flow(index, &datagram)?;
+        if !flow.transit || !flow.sealed || datagram.destination_port != PORT {
             return Err(Reason::StaleFlow.into());
         }
+        header(&frame[..length], &datagram)?;
+        decrement_ttl(frame, &datagram)?;
+        frame[..6].copy_from_slice(&group_mac(datagram.family, &datagram.group));
+        let length = datagram.family.payload_offset() + datagram.payload_len;
+        Ok(Emit { length, egress: self.tables.untrusted, flow: index, action: Action::Transited })
+    }
+
+    fn relay(&mut self, index: u32, egress: PortSet, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
+        let datagram = datagram(&frame[..length])?;
+        // A sealed group never leaves as it came, whatever the program in front of us thought of it.
+        if self.flow(index, &datagram)?.sealed {
+            return Err(Reason::StaleFlow.into());
+        }
+        frame[..6].copy_from_slice(&group_mac(datagram.family, &datagram.group));
         let length = datagram.family.payload_offset() + datagram.payload_len;
         Ok(Emit { length, egress, flow: index, action: Action::Relayed })
     }
@@ -294,11 +312,11 @@ impl Pipeline {
 
 impl Seal {
     #[cold]
-    fn refresh(&mut self, seks: &Seks, flow: &crate::tables::Flow, lane: u8, workers: u8) {
+    fn refresh(&mut self, seks: &Seks, group: &Group, lane: u8, workers: u8) {
         match &self.key {
             Some(key) if key.is_current(seks) => {}
-            Some(key) => self.key = key.find_again(seks, &flow.group, workers),
-            None => self.key = SealKey::find(seks, &flow.group, lane, workers),
+            Some(key) => self.key = key.find_again(seks, group, workers),
+            None => self.key = SealKey::find(seks, group, lane, workers),
         }
     }
 }
@@ -310,6 +328,32 @@ fn datagram(frame: &[u8]) -> Result<Datagram, Reason> {
         Class::Pass(_) => Err(Reason::StaleFlow),
         Class::Defective { reason, .. } => Err(reason),
     }
+}
+
+#[inline]
+fn header(frame: &[u8], datagram: &Datagram) -> Result<Header, Reason> {
+    if datagram.payload_len < ROOM + TAG_LEN {
+        return Err(Reason::Truncated);
+    }
+    Header::parse(&frame.load::<HEADER_LEN>(datagram.family.payload_offset()).ok_or(Reason::Truncated)?)
+}
+
+/// One hop less to live, the IPv4 checksum adjusted (RFC 1624).
+fn decrement_ttl(frame: &mut [u8], datagram: &Datagram) -> Result<(), Reason> {
+    if datagram.ttl <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    match datagram.family {
+        Family::V6 => frame[ETHERNET_LEN + 7] -= 1,
+        Family::V4 => {
+            let ip = frame[ETHERNET_LEN..].first_chunk_mut::<IPV4_LEN>().ok_or(Reason::Truncated)?;
+            ip[8] -= 1;
+            ip[10..12].fill(0);
+            let checksum = ipv4_checksum(ip);
+            ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        }
+    }
+    Ok(())
 }
 
 /// Hashes key ids, which are random already.

@@ -548,7 +548,7 @@ impl Plane {
             for flow in flows.iter().filter(|flow| flow.group.is_single()) {
                 let hears = match port.role {
                     Role::Trusted => flow.send,
-                    Role::Untrusted => flow.receive,
+                    Role::Untrusted => flow.receive || flow.transit,
                 };
                 if !hears {
                     continue;
@@ -629,6 +629,8 @@ impl Plane {
                 opened_bytes: stats.opened.1,
                 relayed: stats.relayed.0,
                 relayed_bytes: stats.relayed.1,
+                transited: stats.transited.0,
+                transited_bytes: stats.transited.1,
             })
         });
         message::Stats { interfaces, flows: flows.collect(), workers }

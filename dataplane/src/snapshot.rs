@@ -116,6 +116,7 @@ fn parse_flow(flow: &link::Flow) -> Result<Flow, String> {
         sealed: flow.sealed,
         send: flow.send,
         receive: flow.receive,
+        transit: flow.transit,
         ports: ports.collect::<Result<_, _>>()?,
         sources: sources.collect::<Result<_, _>>()?,
     })
@@ -154,6 +155,7 @@ mod tests {
                 sealed: true,
                 send: true,
                 receive: true,
+                transit: false,
                 ports: vec![5000],
                 sources: vec![map_v4([10, 0, 0, 1]).to_vec()],
             }],

@@ -82,6 +82,8 @@ pub struct FlowStats {
     pub opened: (u64, u64),
     /// Relayed in the clear.
     pub relayed: (u64, u64),
+    /// Relayed sealed.
+    pub transited: (u64, u64),
 }
 
 impl FlowStats {
@@ -92,6 +94,7 @@ impl FlowStats {
             Action::Sealed => &mut self.sealed,
             Action::Opened => &mut self.opened,
             Action::Relayed => &mut self.relayed,
+            Action::Transited => &mut self.transited,
         };
         *packets += 1;
         *sum += bytes as u64;

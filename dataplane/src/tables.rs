@@ -68,6 +68,8 @@ pub struct Flow {
     pub send: bool,
     /// Delivered from untrusted interfaces.
     pub receive: bool,
+    /// Sealed packets are relayed between untrusted interfaces.
+    pub transit: bool,
     /// Destination ports, none for all.
     pub ports: Vec<u16>,
     /// Source addresses, 16 bytes each, none for all.
@@ -88,6 +90,7 @@ impl Flow {
             (self.sealed, FlowRule::SEALED),
             (self.send, FlowRule::SEND),
             (self.receive, FlowRule::RECEIVE),
+            (self.transit, FlowRule::TRANSIT),
             (!self.sources.is_empty(), FlowRule::SOURCES),
         ] {
             flags |= if set { flag } else { 0 };
@@ -220,6 +223,7 @@ mod tests {
             sealed: true,
             send: true,
             receive: true,
+            transit: false,
             ports: Vec::new(),
             sources: Vec::new(),
         }

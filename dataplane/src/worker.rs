@@ -4,7 +4,7 @@
 //! One turn of the loop: take what the rings received, decide, stage what leaves; then send, take back what was sent,
 //! and give the kernel frames to receive into. With nothing to do it sleeps in poll(2).
 
-use crate::hold::HoldQueue;
+use crate::hold::{HoldQueue, Waiting};
 use crate::pipeline::{Emit, Pipeline, Stop};
 use crate::stats::WorkerStats;
 use crate::tables::{MAX_PORTS_SERVED, PortIndex, PortSet, Role, Tables};
@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use gemcast_proto::id::KeyId;
 use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::classify::ETHERNET_LEN;
+use gemcast_xdp::layout::Mark;
 use gemcast_xdp::sync::Sync;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
@@ -324,25 +325,77 @@ impl Worker {
         let role = port.config.role;
         for mut frame in batch.drain(..) {
             let length = frame.length();
+            let mark = Mark::parse(self.umem.bytes(&mut frame));
+            let relayed = match mark {
+                Some(mark) if mark.has(Mark::TRANSIT) && mark.has(Mark::OPEN) => {
+                    self.relay_copies(index, &mut frame, length, mark)
+                }
+                _ => false,
+            };
             match self.pipeline.process(role, self.umem.bytes(&mut frame), length) {
-                Ok(emit) => self.emit(index, frame, emit),
-                Err(Stop::Drop(reason)) => self.discard(index, frame, reason),
-                Err(Stop::Hold { key_id, flow, epoch }) => self.hold(index, frame, length, key_id, flow, epoch),
+                Ok(emit) => self.emit(index, frame, emit, relayed),
+                Err(Stop::Drop(reason)) => self.discard(index, frame, reason, relayed),
+                Err(Stop::Hold { key_id, flow, epoch }) => {
+                    let waiting = Waiting { length, key_id, flow, port: index, relayed };
+                    self.hold(frame, waiting, epoch);
+                }
             }
         }
         self.batch = batch;
         count
     }
 
+    /// Ends a frame. One that was relayed before is counted as forwarded already.
     #[inline]
-    fn discard(&mut self, ingress: PortIndex, frame: Frame, reason: Reason) {
-        self.stats.ports[ingress].dropped.add(reason);
+    fn discard(&mut self, ingress: PortIndex, frame: Frame, reason: Reason, relayed: bool) {
+        if !relayed {
+            self.stats.ports[ingress].dropped.add(reason);
+        }
         self.free.push(frame);
     }
 
     /// Stages a frame on every interface it leaves by; the last one takes the frame itself, the others a copy.
     #[inline]
-    fn emit(&mut self, ingress: PortIndex, mut frame: Frame, emit: Emit) {
+    fn emit(&mut self, ingress: PortIndex, mut frame: Frame, emit: Emit, relayed: bool) {
+        let (targets, last) = match self.targets(ingress, &emit) {
+            Ok(targets) => targets,
+            Err(reason) => return self.discard(ingress, frame, reason, relayed),
+        };
+        self.umem.set_length(&mut frame, emit.length);
+        self.copies(targets.without(last), &mut frame, emit.length);
+        self.stage(last, frame, emit.length);
+        self.count_forwarded(ingress, &emit, relayed);
+    }
+
+    /// Relays a sealed packet that is to be opened as well, so by copies only. Whether one left.
+    #[cold]
+    fn relay_copies(&mut self, ingress: PortIndex, frame: &mut Frame, length: usize, mark: Mark) -> bool {
+        let head: [u8; size_of::<Mark>()] = mark.emit();
+        let result = self.pipeline.transit(mark.flow, self.umem.bytes(frame), length);
+        let relayed = result.is_ok_and(|emit| match self.targets(ingress, &emit) {
+            Ok((targets, _)) => {
+                let copied = self.copies(targets, frame, emit.length);
+                if copied {
+                    self.count_forwarded(ingress, &emit, false);
+                }
+                copied
+            }
+            Err(_) => false,
+        });
+        self.umem.bytes(frame)[..head.len()].copy_from_slice(&head);
+        relayed
+    }
+
+    fn count_forwarded(&mut self, ingress: PortIndex, emit: &Emit, relayed: bool) {
+        self.stats.ports[ingress].forwarded += u64::from(!relayed);
+        if let Some(flow) = self.stats.flows.get_mut(emit.flow as usize) {
+            flow.add(emit.action, emit.length);
+        }
+    }
+
+    /// The interfaces that can take a frame now, and the last of them; else why there is none.
+    #[inline]
+    fn targets(&mut self, ingress: PortIndex, emit: &Emit) -> Result<(PortSet, PortIndex), Reason> {
         let mut failure = Reason::NoEgress;
         let mut targets = PortSet::default();
         let mut last = None;
@@ -359,17 +412,7 @@ impl Worker {
                 }
             }
         }
-        let Some(last) = last else { return self.discard(ingress, frame, failure) };
-        self.umem.set_length(&mut frame, emit.length);
-        let mut copies = targets.without(last);
-        while let Some(index) = copies.pop() {
-            self.copy(index, &mut frame, emit.length);
-        }
-        self.stage(last, frame, emit.length);
-        self.stats.ports[ingress].forwarded += 1;
-        if let Some(flow) = self.stats.flows.get_mut(emit.flow as usize) {
-            flow.add(emit.action, emit.length);
-        }
+        last.map(|last| (targets, last)).ok_or(failure)
     }
 
     /// Whether an interface can take a frame of this length now.
@@ -388,15 +431,21 @@ impl Worker {
         if port.room == 0 { Err(Reason::TxRingFull) } else { Ok(()) }
     }
 
+    /// Stages a copy on each of `targets`; whether there was one.
     #[inline]
-    fn copy(&mut self, index: PortIndex, original: &mut Frame, length: usize) {
-        let Some(mut copy) = self.free.pop() else {
-            self.stats.ports[index].unsent.add(Reason::NoFrame);
-            return;
-        };
-        self.umem.bytes(&mut copy)[..length].copy_from_slice(&self.umem.bytes(original)[..length]);
-        self.umem.set_length(&mut copy, length);
-        self.stage(index, copy, length);
+    fn copies(&mut self, mut targets: PortSet, original: &mut Frame, length: usize) -> bool {
+        let mut copied = false;
+        while let Some(index) = targets.pop() {
+            let Some(mut copy) = self.free.pop() else {
+                self.stats.ports[index].unsent.add(Reason::NoFrame);
+                continue;
+            };
+            self.umem.bytes(&mut copy)[..length].copy_from_slice(&self.umem.bytes(original)[..length]);
+            self.umem.set_length(&mut copy, length);
+            self.stage(index, copy, length);
+            copied = true;
+        }
+        copied
     }
 
     #[inline]
@@ -411,10 +460,10 @@ impl Worker {
     }
 
     #[cold]
-    fn hold(&mut self, ingress: PortIndex, frame: Frame, length: usize, key_id: KeyId, flow: u32, epoch: u16) {
-        match self.hold.push(frame, length, key_id, flow, ingress, self.mono_ms) {
-            Ok(()) => {}
-            Err((frame, reason)) => self.discard(ingress, frame, reason),
+    fn hold(&mut self, frame: Frame, waiting: Waiting, epoch: u16) {
+        let Waiting { key_id, flow, port, relayed, .. } = waiting;
+        if let Err((frame, reason)) = self.hold.push(frame, waiting, self.mono_ms) {
+            self.discard(port, frame, reason, relayed);
         }
         let now = self.mono_ms;
         while self.reported.front().is_some_and(|(_, at)| at + REPORT_AGAIN_MS <= now) {
@@ -432,8 +481,8 @@ impl Worker {
         for _ in 0..self.hold.len() {
             let Some(mut held) = self.hold.pop() else { return };
             match self.pipeline.process(Role::Untrusted, self.umem.bytes(&mut held.frame), held.length) {
-                Ok(emit) => self.emit(held.port, held.frame, emit),
-                Err(Stop::Drop(reason)) => self.discard(held.port, held.frame, reason),
+                Ok(emit) => self.emit(held.port, held.frame, emit, held.relayed),
+                Err(Stop::Drop(reason)) => self.discard(held.port, held.frame, reason, held.relayed),
                 Err(Stop::Hold { .. }) => self.hold.push_back(held),
             }
         }
@@ -442,7 +491,7 @@ impl Worker {
     #[cold]
     fn expire_held(&mut self) {
         while let Some(held) = self.hold.pop_expired(self.mono_ms) {
-            self.discard(held.port, held.frame, Reason::KeyTimeout);
+            self.discard(held.port, held.frame, Reason::KeyTimeout, held.relayed);
         }
     }
 

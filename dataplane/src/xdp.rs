@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 /// The program, compiled for BPF. aya wants it aligned.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("GEMCAST_XDP_OBJECT"));
 
-const MAPS: [&str; 10] = [
+const MAPS: [&str; 11] = [
     name::SEKS,
     name::SYNC,
     name::COUNTERS,
@@ -36,6 +36,7 @@ const MAPS: [&str; 10] = [
     name::SOURCES,
     name::GTAG,
     name::BANS,
+    name::TRANSIT,
     name::XSKS,
     name::STATS,
 ];
@@ -408,6 +409,7 @@ fn load(directory: &Path, sizes: MapSizes, slot: u32) -> Result<Ebpf, XdpError> 
         .map_max_entries(name::COUNTERS, sizes.own_keys)
         .map_max_entries(name::FLOWS, sizes.flows)
         .map_max_entries(name::GTAG, sizes.flows.saturating_mul(2))
+        .map_max_entries(name::TRANSIT, sizes.keys)
         .override_global("SLOT", &slot, true)
         .load(OBJECT)
         .map_err(|error: EbpfError| XdpError::Load(chain(&error)))

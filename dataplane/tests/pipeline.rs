@@ -5,9 +5,10 @@ use gemcast_dataplane::tables::{Flow, PortSet, Role, Tables};
 use gemcast_lab::{Datagram, Mac};
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite, map};
 use gemcast_proto::reason::Reason;
+use gemcast_proto::wire::classify::{Class, classify};
 use gemcast_proto::wire::frame::{OVERHEAD, PORT, ROOM};
 use gemcast_xdp::counters::{BLOCK, Counters};
-use gemcast_xdp::layout::Room;
+use gemcast_xdp::layout::Mark;
 use gemcast_xdp::seks::{Sek, SekRole, Seks};
 use proptest::prelude::*;
 use std::collections::HashSet;
@@ -34,6 +35,7 @@ fn tables(groups: &[&str]) -> Tables {
         sealed: true,
         send: true,
         receive: true,
+        transit: false,
         ports: Vec::new(),
         sources: Vec::new(),
     };
@@ -83,20 +85,32 @@ impl Gateway {
 
     /// Seals a cleartext frame as it came from the XDP program.
     fn seal(&mut self, frame: &[u8]) -> Result<Vec<u8>, Stop> {
-        let group = gemcast_proto::wire::classify::classify(frame);
-        let flow = match group {
-            gemcast_proto::wire::classify::Class::Datagram(datagram) => self.pipeline.tables().find(&datagram.group),
+        let flow = match classify(frame) {
+            Class::Datagram(datagram) => self.pipeline.tables().find(&datagram.group),
             _ => None,
         };
         let mut buffer = vec![0; ROOM];
-        buffer[..4].copy_from_slice(&Room::MAGIC);
-        buffer[4..8].copy_from_slice(&flow.unwrap_or(0).to_ne_bytes());
+        buffer[..8].copy_from_slice(&Mark::new(Mark::SEAL, flow.unwrap_or(0)).emit());
         buffer.extend_from_slice(frame);
         self.process(Role::Trusted, buffer)
     }
 
     fn open(&mut self, frame: &[u8]) -> Result<Vec<u8>, Stop> {
-        self.process(Role::Untrusted, frame.to_vec())
+        self.marked(Role::Untrusted, Mark::OPEN, frame)
+    }
+
+    /// A frame as it came from the XDP program, marked for its group's flow.
+    fn marked(&mut self, role: Role, flags: u8, frame: &[u8]) -> Result<Vec<u8>, Stop> {
+        let mut frame = frame.to_vec();
+        let group = match classify(&*frame) {
+            Class::Datagram(datagram) => datagram.group,
+            _ => [0; 16],
+        };
+        let flow = self.pipeline.tables().find(&group).unwrap_or(0);
+        if frame.len() >= 8 {
+            frame[..8].copy_from_slice(&Mark::new(flags, flow).emit());
+        }
+        self.process(role, frame)
     }
 
     fn process(&mut self, role: Role, mut frame: Vec<u8>) -> Result<Vec<u8>, Stop> {
@@ -206,6 +220,9 @@ proptest! {
     fn no_frame_makes_it_panic(frame in prop::collection::vec(any::<u8>(), 0..200), trusted in any::<bool>()) {
         let mut gateway = Gateway::new(tables(&["239.1.1.1"])).can_seal("239.1.1.1", Suite::Aes256Gcm);
         let role = if trusted { Role::Trusted } else { Role::Untrusted };
+        for flags in 0..8 {
+            prop_assert!(gateway.marked(role, flags, &frame).is_err());
+        }
         prop_assert!(gateway.process(role, frame).is_err());
     }
 
@@ -316,7 +333,7 @@ fn without_a_valid_key_nothing_leaves() {
     gateway.changed();
     assert_eq!(reason(gateway.seal(&clear)), Reason::NoSealKey, "removed");
     // The same frame without room in front of it, as if the program had taken the group for a plain one.
-    assert_eq!(reason(gateway.process(Role::Trusted, clear)), Reason::StaleFlow);
+    assert_eq!(reason(gateway.marked(Role::Trusted, 0, &clear)), Reason::StaleFlow);
 }
 
 #[test]
@@ -371,7 +388,8 @@ fn a_plain_group_is_relayed_as_it_is_and_a_prefix_covers_its_groups() {
     tables = tables.with_flows(vec![flow]);
     let mut gateway = Gateway::new(tables.clone());
     let clear = datagram("239.2.7.7", vec![7; 10]);
-    let relayed = gateway.process(Role::Trusted, clear.to_frame()).unwrap();
+    let relayed = gateway.marked(Role::Trusted, 0, &clear.to_frame()).unwrap();
+    assert_eq!(relayed[..6], clear.to_frame()[..6]);
     assert_eq!(relayed[12..], clear.to_frame()[12..]);
     let group: Group = "239.2.0.0/16".parse().unwrap();
     assert_eq!(tables.find(&map("239.2.7.7".parse().unwrap())), tables.find_group(&group));
@@ -388,4 +406,29 @@ fn congestion_on_the_way_is_shown_to_the_receiver() {
     sealed[15] |= 0b0001_0000;
     let opened = Datagram::parse(&gateway.open(&sealed).unwrap()).unwrap();
     assert_eq!(opened.tos, 0xb8 | 0b11);
+}
+
+#[test]
+fn a_sealed_packet_in_transit_changes_nothing_but_its_ttl() {
+    for group in ["239.1.1.1", "ff3e::1:1"] {
+        let mut source = Gateway::new(tables(&[group])).can_seal(group, Suite::Aes256Gcm);
+        let clear = datagram(group, vec![7; 100]);
+        let sealed = source.seal(&clear.to_frame()).unwrap();
+        let mut relay = tables(&[group]);
+        let flow = Flow { transit: true, send: false, receive: false, ..relay.flow(0).unwrap().clone() };
+        relay = relay.with_flows(vec![flow]);
+        let mut relay = Gateway::new(relay);
+        let relayed = relay.marked(Role::Untrusted, Mark::TRANSIT, &sealed).unwrap();
+        let (before, after) = (Datagram::parse(&sealed).unwrap(), Datagram::parse(&relayed).unwrap());
+        assert_eq!((after.ttl, &after.payload), (before.ttl - 1, &before.payload));
+        assert_eq!(relayed[..6], sealed[..6], "to the group's Ethernet address");
+        let mut receiver = Gateway::new(tables(&[group])).can_open(group, Suite::Aes256Gcm);
+        assert_eq!(Datagram::parse(&receiver.open(&relayed).unwrap()).unwrap().payload, clear.payload);
+        let mut expiring = sealed;
+        for _ in 0..63 {
+            expiring = relay.marked(Role::Untrusted, Mark::TRANSIT, &expiring).unwrap();
+        }
+        assert_eq!(reason(relay.marked(Role::Untrusted, Mark::TRANSIT, &expiring)), Reason::TtlExpired);
+        assert_eq!(reason(relay.marked(Role::Untrusted, Mark::TRANSIT, &clear.to_frame())), Reason::StaleFlow);
+    }
 }

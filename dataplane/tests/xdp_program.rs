@@ -11,7 +11,7 @@ use gemcast_lab::{Datagram, Mac, fix_checksums, vlan_tagged};
 use gemcast_proto::id::{Counter, Epoch, KeyId, map};
 use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::frame::{HEADER_LEN, Header, INNER_LEN, Kind, PORT, ROOM, TAG_LEN, gtag_v4, gtag_v6};
-use gemcast_xdp::layout::{FlowRule, GtagKey, Room, SipKey, SourceKey, Stat, stat_index};
+use gemcast_xdp::layout::{FlowRule, GtagKey, Mark, SipKey, SourceKey, Stat, stat_index};
 use std::net::IpAddr;
 
 const XDP_DROP: u32 = 1;
@@ -45,6 +45,7 @@ impl Program {
             sealed: true,
             send: true,
             receive: true,
+            transit: false,
             ports: Vec::new(),
             sources: Vec::new(),
         };
@@ -134,7 +135,7 @@ fn cleartext_of_a_configured_group_gets_room_and_goes_to_the_worker() {
         let frame = clear(group).to_frame();
         let (_, reason, out) = program.run("gemcast_trusted", &frame);
         assert_eq!(reason, REDIRECTED);
-        assert_eq!(Room::parse(&out), Some(9), "the flow waits in the room");
+        assert_eq!(Mark::parse(&out), Some(Mark::new(Mark::SEAL, 9)), "the flow waits in the room");
         assert_eq!(&out[ROOM..], &frame[..]);
     }
 }
@@ -145,7 +146,8 @@ fn a_sealed_packet_with_a_right_gtag_goes_to_the_worker_as_it_is() {
     for group in GROUPS {
         let frame = sealed(group, |_| {}).to_frame();
         let (_, reason, out) = program.run("gemcast_untrusted", &frame);
-        assert_eq!((reason, out), (REDIRECTED, frame));
+        assert_eq!((reason, &out[8..]), (REDIRECTED, &frame[8..]));
+        assert_eq!(Mark::parse(&out), Some(Mark::new(Mark::OPEN, 9)));
     }
 }
 
@@ -319,7 +321,8 @@ fn a_plain_group_is_redirected_without_room_on_both_sides() {
     let frame = clear("239.1.1.1").to_frame();
     for entry in ["gemcast_trusted", "gemcast_untrusted"] {
         let (_, reason, out) = program.run(entry, &frame);
-        assert_eq!((reason, &out), (REDIRECTED, &frame));
+        assert_eq!((reason, &out[8..]), (REDIRECTED, &frame[8..]));
+        assert_eq!(Mark::parse(&out), Some(Mark::new(0, 9)));
     }
 }
 
@@ -334,4 +337,37 @@ fn a_banned_key_and_an_unknown_epoch_are_dropped() {
     bans.remove(&KEY.0).unwrap();
     assert_eq!(program.untrusted(&frame), REDIRECTED);
     assert_eq!(program.untrusted(&sealed("239.1.1.1", |h| h.epoch = Epoch(2)).to_frame()), Reason::UnknownEpoch);
+}
+
+#[test]
+fn sealed_packets_are_relayed_only_from_where_their_origin_is() {
+    let mut program = Program::load();
+    program.add("239.4.1.1", |flow| (flow.send, flow.receive, flow.transit) = (false, false, true));
+    program.add("239.4.1.2", |flow| flow.transit = true);
+    let relayed = sealed("239.4.1.1", |_| {}).to_frame();
+    let both = sealed("239.4.1.2", |_| {}).to_frame();
+    let marks = |program: &Program, frame: &[u8]| {
+        let (_, reason, out) = program.run("gemcast_untrusted", frame);
+        (reason, Mark::parse(&out).map(|mark| mark.flags))
+    };
+    assert_eq!(marks(&program, &relayed), (Reason::NotOnPath, None));
+    assert_eq!(marks(&program, &both), (REDIRECTED, Some(Mark::OPEN)), "opened all the same");
+    // BPF_PROG_TEST_RUN runs programs as if on the loopback interface.
+    for (ifindex, reason, relay, open) in
+        [(2, Reason::NotOnPath, None, Mark::OPEN), (1, REDIRECTED, Some(Mark::TRANSIT), Mark::OPEN | Mark::TRANSIT)]
+    {
+        let mut transit: HashMap<_, u32, u32> = program.0.map_mut("TRANSIT").unwrap().try_into().unwrap();
+        transit.insert(KEY.0, ifindex, 0).unwrap();
+        assert_eq!(marks(&program, &relayed), (reason, relay));
+        assert_eq!(marks(&program, &both), (REDIRECTED, Some(open)));
+    }
+    let mut last_hop = sealed("239.4.1.1", |_| {});
+    last_hop.ttl = 1;
+    assert_eq!(program.untrusted(&last_hop.to_frame()), Reason::TtlExpired);
+    let forged = {
+        let mut frame = relayed.clone();
+        frame[60] ^= 1;
+        frame
+    };
+    assert_eq!(program.untrusted(&forged), Reason::Gtag, "a relay that has the gtag key checks it");
 }

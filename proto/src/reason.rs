@@ -95,6 +95,7 @@ reasons! {
     InterfaceGone = 42, "interface_gone", Worker, "The interface vanished while frames were in its rings.";
     InnerPort = 43, "inner_port", Worker, "Decrypted, but to a destination port outside the group's ports.";
     KeyExpired = 44, "key_expired", Worker, "The key's validity is over.";
+    NotOnPath = 45, "not_on_path", Xdp, "Sealed, not for this gateway, and not from the interface of the route to its origin.";
 }
 
 impl Reason {

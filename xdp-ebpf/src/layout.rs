@@ -74,6 +74,8 @@ impl FlowRule {
     pub const RECEIVE: u8 = 4;
     /// Only sources listed in `SOURCES`.
     pub const SOURCES: u8 = 8;
+    /// Sealed packets are relayed between untrusted interfaces, for the keys in `TRANSIT`.
+    pub const TRANSIT: u8 = 16;
 
     /// Whether all of `flags` are set.
     #[inline(always)]
@@ -145,28 +147,52 @@ impl SipKey {
     }
 }
 
-/// What the XDP program leaves for the worker in the first bytes of the room it made in front of a trusted frame.
+/// What the XDP program tells the worker about a frame, in the frame's first bytes: in the room it made in front, or over
+/// the Ethernet addresses, which the egress writes anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
-pub struct Room {
-    /// [`Room::MAGIC`].
-    pub magic: [u8; 4],
+pub struct Mark {
+    magic: [u8; 3],
+    /// [`Mark::SEAL`] and the others; none to relay in the clear.
+    pub flags: u8,
     /// [`FlowRule::flow`], native order.
     pub flow: u32,
 }
 
-impl Room {
-    /// Tells a frame with room from one that starts with a destination address: no group address starts like this.
-    pub const MAGIC: [u8; 4] = *b"\x02gem";
-    /// Length in bytes.
-    pub const LEN: usize = size_of::<Self>();
+impl Mark {
+    /// To be sealed: room for the headers is in front of the frame.
+    pub const SEAL: u8 = 1;
+    /// Sealed, to be opened.
+    pub const OPEN: u8 = 2;
+    /// Sealed, to be relayed as it is.
+    pub const TRANSIT: u8 = 4;
+    /// Tells a frame of our program from any other.
+    const MAGIC: [u8; 3] = *b"\x02gc";
 
-    /// The flow, when `frame` starts with room.
+    /// A mark.
     #[inline(always)]
-    pub fn parse(frame: &[u8]) -> Option<u32> {
-        let (head, _) = frame.split_first_chunk::<8>()?;
-        let [m0, m1, m2, m3, flow @ ..] = *head;
-        ([m0, m1, m2, m3] == Self::MAGIC).then(|| u32::from_ne_bytes(flow))
+    pub const fn new(flags: u8, flow: u32) -> Self {
+        Self { magic: Self::MAGIC, flags, flow }
+    }
+
+    /// The mark a frame starts with, if there is one.
+    #[inline(always)]
+    pub fn parse(frame: &[u8]) -> Option<Self> {
+        let [magic @ .., flags, f0, f1, f2, f3] = *frame.first_chunk::<8>()?;
+        (magic == Self::MAGIC).then(|| Self { magic, flags, flow: u32::from_ne_bytes([f0, f1, f2, f3]) })
+    }
+
+    /// The mark's bytes.
+    pub fn emit(&self) -> [u8; 8] {
+        let [m0, m1, m2] = self.magic;
+        let [f0, f1, f2, f3] = self.flow.to_ne_bytes();
+        [m0, m1, m2, self.flags, f0, f1, f2, f3]
+    }
+
+    /// Whether any of `flags` is set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u8) -> bool {
+        self.flags & flags != 0
     }
 }
 
@@ -190,5 +216,5 @@ const _: () = {
     assert!(size_of::<GtagKey>() == 20);
     assert!(offset_of!(GtagKey, epoch) == 18);
     assert!(size_of::<SipKey>() == 16);
-    assert!(size_of::<Room>() == 8);
+    assert!(size_of::<Mark>() == 8);
 };

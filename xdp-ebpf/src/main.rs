@@ -18,7 +18,7 @@ use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::classify::{Class, Datagram, Family, Frame, classify};
 use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN, gtag_v4, gtag_v6};
 use gemcast_xdp::layout::{
-    FlowRule, GtagKey, MAX_INTERFACES, MAX_QUEUES, Room, STATS_PER_INTERFACE, SipKey, SourceKey, Stat, stat_index,
+    FlowRule, GtagKey, MAX_INTERFACES, MAX_QUEUES, Mark, STATS_PER_INTERFACE, SipKey, SourceKey, Stat, stat_index,
     xsk_index,
 };
 
@@ -36,6 +36,8 @@ static SOURCES: HashMap<SourceKey, u8> = HashMap::with_max_entries(16384, 0);
 static GTAG: HashMap<GtagKey, SipKey> = HashMap::with_max_entries(32768, 0);
 #[map]
 static BANS: HashMap<u32, u8> = HashMap::with_max_entries(4096, 0);
+#[map]
+static TRANSIT: HashMap<u32, u32> = HashMap::with_max_entries(16384, 0);
 #[map]
 static XSKS: XskMap = XskMap::with_max_entries(MAX_INTERFACES * MAX_QUEUES, 0);
 #[map]
@@ -65,17 +67,9 @@ pub fn gemcast_untrusted(ctx: XdpContext) -> u32 {
     verdict(&ctx, from_untrusted(&ctx))
 }
 
-/// What is forwarded.
-enum Forward {
-    /// As it is: sealed on an untrusted interface, or relayed in the clear.
-    AsIs,
-    /// A trusted frame to be sealed under this flow, with room for the headers in front of it.
-    WithRoom(u32),
-}
-
 /// How a frame is forwarded, or the one reason why it is not.
 #[inline(always)]
-fn from_trusted(ctx: &XdpContext) -> Result<Forward, Reason> {
+fn from_trusted(ctx: &XdpContext) -> Result<Mark, Reason> {
     let (datagram, rule) = configured(ctx)?;
     if datagram.destination_port == PORT {
         return Err(Reason::SealedOnTrusted);
@@ -88,11 +82,11 @@ fn from_trusted(ctx: &XdpContext) -> Result<Forward, Reason> {
         return Err(Reason::NotSending);
     }
     check_ttl(&datagram)?;
-    Ok(if rule.has(FlowRule::SEALED) { Forward::WithRoom(rule.flow) } else { Forward::AsIs })
+    Ok(Mark::new(if rule.has(FlowRule::SEALED) { Mark::SEAL } else { 0 }, rule.flow))
 }
 
 #[inline(always)]
-fn from_untrusted(ctx: &XdpContext) -> Result<Forward, Reason> {
+fn from_untrusted(ctx: &XdpContext) -> Result<Mark, Reason> {
     let (datagram, rule) = configured(ctx)?;
     if rule.has(FlowRule::SEALED) {
         if datagram.destination_port != PORT {
@@ -100,21 +94,54 @@ fn from_untrusted(ctx: &XdpContext) -> Result<Forward, Reason> {
             return Err(if ours { Reason::ClearOnUntrusted } else { Reason::OtherPort });
         }
         check_source(rule, &datagram)?;
-        if !rule.has(FlowRule::RECEIVE) {
-            return Err(Reason::NotReceiving);
-        }
-        check_gtag(ctx, rule, &datagram)?;
-    } else {
-        if !rule.covers_port(datagram.destination_port) {
-            return Err(Reason::OtherPort);
-        }
-        check_source(rule, &datagram)?;
-        if !rule.has(FlowRule::RECEIVE) {
-            return Err(Reason::NotReceiving);
-        }
-        check_ttl(&datagram)?;
+        return sealed(ctx, rule, &datagram);
     }
-    Ok(Forward::AsIs)
+    if !rule.covers_port(datagram.destination_port) {
+        return Err(Reason::OtherPort);
+    }
+    check_source(rule, &datagram)?;
+    if !rule.has(FlowRule::RECEIVE) {
+        return Err(Reason::NotReceiving);
+    }
+    check_ttl(&datagram)?;
+    Ok(Mark::new(0, rule.flow))
+}
+
+/// A sealed packet is opened when this gateway receives the group, and relayed when it comes from where its key's origin
+/// is. A gateway that has the group's gtag key checks the tag in either case.
+#[inline(always)]
+fn sealed(ctx: &XdpContext, rule: &FlowRule, datagram: &Datagram) -> Result<Mark, Reason> {
+    let receive = rule.has(FlowRule::RECEIVE);
+    if !receive && !rule.has(FlowRule::TRANSIT) {
+        return Err(Reason::NotReceiving);
+    }
+    let header = header(ctx, datagram)?;
+    match gtag_key(rule, &header) {
+        Some(key) => check_gtag(key, datagram, &header)?,
+        None if receive => return Err(Reason::UnknownEpoch),
+        None => {}
+    }
+    if BANS.get_ptr(&header.key_id.0).is_some() {
+        return Err(Reason::Banned);
+    }
+    let mut flags = if receive { Mark::OPEN } else { 0 };
+    if rule.has(FlowRule::TRANSIT) {
+        match check_path(ctx, datagram, &header) {
+            Ok(()) => flags |= Mark::TRANSIT,
+            Err(reason) if !receive => return Err(reason),
+            Err(_) => {}
+        }
+    }
+    Ok(Mark::new(flags, rule.flow))
+}
+
+/// Whether a sealed packet may be relayed: it comes by the interface of the route to its origin (reverse path).
+#[inline(always)]
+fn check_path(ctx: &XdpContext, datagram: &Datagram, header: &Header) -> Result<(), Reason> {
+    let path = TRANSIT.get_ptr(&header.key_id.0).ok_or(Reason::NotOnPath)?;
+    // SAFETY: as in `rule_for`, and the context is the kernel's own.
+    let on_path = unsafe { *path == (*ctx.ctx).ingress_ifindex };
+    if on_path { check_ttl(datagram) } else { Err(Reason::NotOnPath) }
 }
 
 /// The datagram in a frame and the rule for its group.
@@ -158,7 +185,7 @@ fn check_ttl(datagram: &Datagram) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn check_gtag(ctx: &XdpContext, rule: &FlowRule, datagram: &Datagram) -> Result<(), Reason> {
+fn header(ctx: &XdpContext, datagram: &Datagram) -> Result<Header, Reason> {
     if datagram.payload_len < ROOM + TAG_LEN {
         return Err(Reason::Truncated);
     }
@@ -167,32 +194,33 @@ fn check_gtag(ctx: &XdpContext, rule: &FlowRule, datagram: &Datagram) -> Result<
         Family::V4 => packet.load::<HEADER_LEN>(Family::V4.payload_offset()),
         Family::V6 => packet.load::<HEADER_LEN>(Family::V6.payload_offset()),
     };
-    let header = Header::parse(&bytes.ok_or(Reason::Truncated)?)?;
+    Header::parse(&bytes.ok_or(Reason::Truncated)?)
+}
+
+#[inline(always)]
+fn gtag_key(rule: &FlowRule, header: &Header) -> Option<&'static SipKey> {
     let key = GtagKey { group: rule.group, prefix_len: rule.prefix_len, reserved: 0, epoch: header.epoch.0 };
-    let sip = GTAG.get_ptr(&key).ok_or(Reason::UnknownEpoch)?;
     // SAFETY: as in `rule_for`.
-    let sip = unsafe { &*sip };
+    GTAG.get_ptr(&key).map(|key| unsafe { &*key })
+}
+
+#[inline(always)]
+fn check_gtag(key: &SipKey, datagram: &Datagram, header: &Header) -> Result<(), Reason> {
     let length = (datagram.payload_len - HEADER_LEN) as u16;
     let gtag = match datagram.family {
-        Family::V4 => gtag_v4(sip.k0, sip.k1, &header.aad_v4(&datagram.source, &datagram.group), length),
-        Family::V6 => gtag_v6(sip.k0, sip.k1, &header.aad_v6(&datagram.source, &datagram.group), length),
+        Family::V4 => gtag_v4(key.k0, key.k1, &header.aad_v4(&datagram.source, &datagram.group), length),
+        Family::V6 => gtag_v6(key.k0, key.k1, &header.aad_v6(&datagram.source, &datagram.group), length),
     };
-    if gtag != header.gtag {
-        return Err(Reason::Gtag);
-    }
-    if BANS.get_ptr(&header.key_id.0).is_some() {
-        return Err(Reason::Banned);
-    }
-    Ok(())
+    if gtag == header.gtag { Ok(()) } else { Err(Reason::Gtag) }
 }
 
 /// Carries out what was decided, and counts it.
 #[inline(always)]
-fn verdict(ctx: &XdpContext, decision: Result<Forward, Reason>) -> u32 {
+fn verdict(ctx: &XdpContext, decision: Result<Mark, Reason>) -> u32 {
     // SAFETY: a volatile read of our own static: the loader replaces its value before the program is verified.
     let slot = unsafe { core::ptr::read_volatile(&SLOT) };
     count(slot, Stat::Received);
-    match decision.and_then(|forward| redirect(ctx, slot, forward)) {
+    match decision.and_then(|mark| redirect(ctx, slot, mark)) {
         Ok(()) => {
             count(slot, Stat::Redirected);
             XDP_REDIRECT
@@ -204,12 +232,22 @@ fn verdict(ctx: &XdpContext, decision: Result<Forward, Reason>) -> u32 {
     }
 }
 
-/// Redirects a frame to the worker of its queue.
+/// Marks a frame and redirects it to the worker of its queue.
 #[inline(always)]
-fn redirect(ctx: &XdpContext, slot: u32, forward: Forward) -> Result<(), Reason> {
-    if let Forward::WithRoom(flow) = forward {
-        make_room(ctx, slot, flow)?;
+fn redirect(ctx: &XdpContext, slot: u32, mark: Mark) -> Result<(), Reason> {
+    if mark.has(Mark::SEAL) {
+        // SAFETY: the context is the kernel's own.
+        if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(ROOM as i32)) } != 0 {
+            warn!(ctx, "interface slot {}: the driver leaves less than {} bytes of headroom", slot, ROOM);
+            return Err(Reason::NoRoom);
+        }
     }
+    let start = ctx.data();
+    if start + size_of::<Mark>() > ctx.data_end() {
+        return Err(Reason::NoRoom);
+    }
+    // SAFETY: within data..data_end, just checked; the frame is ours to write.
+    unsafe { core::ptr::write_unaligned(start as *mut Mark, mark) };
     // SAFETY: the context is the kernel's own.
     let queue = unsafe { (*ctx.ctx).rx_queue_index };
     if queue >= MAX_QUEUES {
@@ -219,23 +257,6 @@ fn redirect(ctx: &XdpContext, slot: u32, forward: Forward) -> Result<(), Reason>
         Ok(_) => Ok(()),
         Err(_) => Err(Reason::NoWorker),
     }
-}
-
-/// Makes room for the sealed packet's headers and leaves the flow there for the worker.
-#[inline(always)]
-fn make_room(ctx: &XdpContext, slot: u32, flow: u32) -> Result<(), Reason> {
-    // SAFETY: the context is the kernel's own.
-    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(ROOM as i32)) } != 0 {
-        warn!(ctx, "interface slot {}: the driver leaves less than {} bytes of headroom", slot, ROOM);
-        return Err(Reason::NoRoom);
-    }
-    let start = ctx.data();
-    if start + size_of::<Room>() > ctx.data_end() {
-        return Err(Reason::NoRoom);
-    }
-    // SAFETY: within data..data_end, just checked; the frame is ours to write.
-    unsafe { core::ptr::write_unaligned(start as *mut Room, Room { magic: Room::MAGIC, flow }) };
-    Ok(())
 }
 
 #[inline(always)]

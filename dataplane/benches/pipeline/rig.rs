@@ -1,0 +1,141 @@
+//! A pipeline with its maps and tables, and packets for it.
+
+use gemcast_dataplane::aead::Aead;
+use gemcast_dataplane::pipeline::Pipeline;
+use gemcast_dataplane::tables::{Flow, Tables};
+use gemcast_lab::{Datagram, Mac};
+use gemcast_proto::id::{Counter, Epoch, KeyId, NodeId, Suite, map_v4};
+use gemcast_proto::wire::frame::{HEADER_LEN, Header, INNER_LEN, Inner, Kind, OVERHEAD, PORT, ROOM, TAG_LEN};
+use gemcast_xdp::counters::Counters;
+use gemcast_xdp::layout::Room;
+use gemcast_xdp::seks::{Sek, SekRole, Seks};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+const NOW: u64 = 1_800_000_000_000;
+const EPOCH: Epoch = Epoch(1);
+const KEY: [u8; 32] = [3; 32];
+const SALT: [u8; 12] = [4; 12];
+const SOURCE: [u8; 4] = [10, 0, 0, 1];
+/// Offset of the UDP payload in an IPv4 frame.
+const PAYLOAD_AT: usize = 14 + 20 + 8;
+
+/// The group with this number.
+pub fn group(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(239, 1, (number >> 8) as u8, number as u8)
+}
+
+fn key_id(number: usize) -> KeyId {
+    KeyId((number as u32 + 1).wrapping_mul(0x9e37_79b1))
+}
+
+/// What a rig is made for.
+#[derive(Clone, Copy)]
+pub struct Scale {
+    /// Groups in the tables.
+    pub groups: usize,
+    /// Keys in the map: one of ours for each group to seal, this many of others to open.
+    pub open_keys: usize,
+    /// Whether the groups are sealed.
+    pub sealed: bool,
+    /// AEAD of every key.
+    pub suite: Suite,
+}
+
+fn sek(key_id: KeyId, group: Ipv4Addr, suite: Suite, role: SekRole) -> Sek {
+    let group = group.to_string().parse().expect("a group address");
+    let (origin, not_after_ms) = (NodeId([1; 8]), NOW + 1000);
+    Sek { key_id, origin, group, epoch: EPOCH, suite, role, not_after_ms, key: KEY, salt: SALT, gtag: [5; 16] }
+}
+
+/// A pipeline ready to process.
+pub fn pipeline(scale: Scale) -> Pipeline {
+    let slots = (2 * (scale.groups + scale.open_keys)).next_power_of_two().max(64);
+    let seks = Arc::new(Seks::anonymous(slots).expect("memory"));
+    let counters = Arc::new(Counters::anonymous(scale.groups).expect("memory"));
+    let flow = |number| Flow {
+        group: group(number).to_string().parse().expect("a group address"),
+        sealed: scale.sealed,
+        send: true,
+        receive: true,
+        ports: Vec::new(),
+        sources: Vec::new(),
+    };
+    let mut tables = Tables::default().with_flows((0..scale.groups).map(flow).collect());
+    tables.trusted.insert(0);
+    tables.untrusted.insert(1);
+    tables.replay_window = gemcast_dataplane::replay::DEFAULT_WINDOW;
+    tables.outer_ttl = 64;
+    if scale.sealed {
+        for number in 0..scale.groups {
+            let counter_block = counters.allocate(key_id(number)).expect("a block for each");
+            let role = SekRole::Seal { counter_block, active: true };
+            seks.insert(&sek(key_id(number), group(number), scale.suite, role)).expect("room");
+        }
+        for number in 0..scale.open_keys {
+            seks.insert(&sek(key_id(number), group(0), scale.suite, SekRole::Open)).expect("room");
+        }
+    }
+    let mut pipeline = Pipeline::new(seks, counters, 0, 1);
+    pipeline.set_tables(Arc::new(tables));
+    pipeline.begin_batch(1, NOW);
+    pipeline
+}
+
+/// A cleartext frame to a group.
+pub fn clear(group_number: usize, payload_len: usize) -> Vec<u8> {
+    let payload = (0..payload_len).map(|at| at as u8).collect();
+    let (source, group) = (Ipv4Addr::from(SOURCE).into(), group(group_number).into());
+    Datagram::new(Mac([2, 0, 0, 0, 0, 1]), source, group, 5000, payload).to_frame()
+}
+
+/// The same with the room and the mark that the XDP program puts in front.
+pub fn clear_with_room(group_number: usize, flow: u32, payload_len: usize) -> Vec<u8> {
+    let mut frame = vec![0; ROOM];
+    frame[..4].copy_from_slice(&Room::MAGIC);
+    frame[4..8].copy_from_slice(&flow.to_ne_bytes());
+    frame.extend_from_slice(&clear(group_number, payload_len));
+    frame
+}
+
+/// What other gateways send: sealed frames to group 0, each with a counter of its own.
+pub struct Peer {
+    aead: Aead,
+    frame: Vec<u8>,
+    payload_len: usize,
+}
+
+impl Peer {
+    pub fn new(suite: Suite, payload_len: usize) -> Self {
+        let clear = clear(0, payload_len + OVERHEAD);
+        Self { aead: Aead::new(suite, &KEY, SALT), frame: clear, payload_len }
+    }
+
+    /// Writes the packet with this number of this key into `out` and returns its length.
+    pub fn seal(&mut self, key: usize, seq: u64, out: &mut [u8]) -> usize {
+        let ctr = Counter::new(0, seq);
+        let header = Header { kind: Kind::Native, epoch: EPOCH, key_id: key_id(key), ctr, gtag: 0 };
+        let out = &mut out[..self.frame.len()];
+        out.copy_from_slice(&self.frame);
+        out[34..36].copy_from_slice(&header.source_port().to_be_bytes());
+        out[36..38].copy_from_slice(&PORT.to_be_bytes());
+        out[PAYLOAD_AT..PAYLOAD_AT + HEADER_LEN].copy_from_slice(&header.emit());
+        let inner = Inner { source_port: 5000, destination_port: 5000, ttl: 16, tos: 0, checksum: 0 };
+        let at = PAYLOAD_AT + HEADER_LEN;
+        out[at..at + INNER_LEN].copy_from_slice(&inner.emit());
+        let end = at + INNER_LEN + self.payload_len;
+        let aad = header.aad_v4(&map_v4(SOURCE), &map_v4(group(0).octets()));
+        let tag = self.aead.seal(ctr, &aad, &mut out[at..end]);
+        out[end..end + TAG_LEN].copy_from_slice(&tag);
+        out.len()
+    }
+}
+
+/// ring's key, without anything of ours around it.
+pub fn ring_key(suite: Suite) -> ring::aead::LessSafeKey {
+    let algorithm = match suite {
+        Suite::Aes256Gcm => &ring::aead::AES_256_GCM,
+        Suite::ChaCha20Poly1305 => &ring::aead::CHACHA20_POLY1305,
+    };
+    ring::aead::LessSafeKey::new(ring::aead::UnboundKey::new(algorithm, &KEY).expect("32 bytes"))
+}
