@@ -247,3 +247,122 @@ pub fn ipv4_checksum(header: &[u8; IPV4_LEN]) -> u16 {
     sum = (sum & 0xffff) + (sum >> 16);
     !(sum as u16)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    /// 10.0.0.1:5000 → 239.1.1.1:5001, TTL 16, TOS 0xb8, four bytes of payload.
+    #[rustfmt::skip]
+    const V4: [u8; 46] = [
+        0x01, 0x00, 0x5e, 0x01, 0x01, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x08, 0x00,
+        0x45, 0xb8, 0x00, 0x20, 0x00, 0x01, 0x40, 0x00, 0x10, 0x11, 0x6f, 0x14, 10, 0, 0, 1, 239, 1, 1, 1,
+        0x13, 0x88, 0x13, 0x89, 0x00, 0x0c, 0xab, 0xcd, 1, 2, 3, 4,
+    ];
+
+    /// fd00::1:5000 → ff3e::1:1:5001, hop limit 16, traffic class 0xb8, flow label 0x12345, four bytes of payload.
+    #[rustfmt::skip]
+    const V6: [u8; 66] = [
+        0x33, 0x33, 0x00, 0x01, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x86, 0xdd,
+        0x6b, 0x81, 0x23, 0x45, 0x00, 0x0c, 0x11, 0x10,
+        0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0x3e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1,
+        0x13, 0x88, 0x13, 0x89, 0x00, 0x0c, 0xab, 0xcd, 1, 2, 3, 4,
+    ];
+
+    fn datagram(frame: &[u8]) -> Datagram {
+        match classify(frame) {
+            Class::Datagram(datagram) => datagram,
+            other => panic!("expected a datagram, got {other:?}"),
+        }
+    }
+
+    fn with(frame: &[u8], at: usize, value: u8) -> Vec<u8> {
+        let mut frame = frame.to_vec();
+        frame[at] = value;
+        if frame[12] == 0x08 && (14..34).contains(&at) {
+            frame[24..26].fill(0);
+            let checksum = ipv4_checksum(frame[14..34].try_into().unwrap());
+            frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        }
+        frame
+    }
+
+    fn defect(frame: &[u8]) -> Reason {
+        match classify(frame) {
+            Class::Defective { reason, .. } => reason,
+            other => panic!("expected a defect, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn fields_of_both_families() {
+        for (frame, family) in [(&V4[..], Family::V4), (&V6[..], Family::V6)] {
+            let datagram = datagram(frame);
+            assert_eq!(datagram.family, family);
+            assert_eq!((datagram.source_port, datagram.destination_port, datagram.checksum), (5000, 5001, 0xabcd));
+            assert_eq!((datagram.ttl, datagram.tos, datagram.payload_len), (16, 0xb8, 4));
+            assert_eq!(frame[family.payload_offset()..], [1, 2, 3, 4]);
+        }
+        assert_eq!(datagram(&V4).source, map_v4([10, 0, 0, 1]));
+        assert_eq!(datagram(&V4).group, map_v4([239, 1, 1, 1]));
+        assert_eq!(datagram(&V6).group[..2], [0xff, 0x3e]);
+    }
+
+    #[test]
+    fn ethernet_padding_is_not_payload() {
+        let mut padded = V4.to_vec();
+        padded.resize(60, 0);
+        assert_eq!(datagram(&padded).payload_len, 4);
+    }
+
+    #[test]
+    fn every_defect_has_its_reason() {
+        assert_eq!(defect(&V4[..45]), Reason::Truncated);
+        assert_eq!(defect(&V6[..65]), Reason::Truncated);
+        assert_eq!(defect(&with(&V4, 14, 0x46)), Reason::IpOptions);
+        assert_eq!(defect(&with(&V4, 14, 0x44)), Reason::BadIpHeader);
+        assert_eq!(defect(&with(&V6, 14, 0x40)), Reason::BadIpHeader);
+        assert_eq!(defect(&with(&V4, 17, 27)), Reason::BadLength, "shorter than its headers");
+        assert_eq!(defect(&with(&V4, 20, 0x20)), Reason::Fragment);
+        assert_eq!(defect(&with(&V6, 20, 44)), Reason::Fragment);
+        assert_eq!(defect(&with(&V6, 20, 60)), Reason::IpOptions);
+        assert_eq!(defect(&with(&V4, 39, 13)), Reason::BadLength, "UDP longer than IP");
+        let mut checksum = V4;
+        checksum[24] ^= 0x80;
+        assert_eq!(defect(&checksum), Reason::BadIpHeader);
+    }
+
+    #[test]
+    fn what_is_not_ours_passes() {
+        let passed = |frame: &[u8]| match classify(frame) {
+            Class::Pass(reason) => reason,
+            other => panic!("expected a pass, got {other:?}"),
+        };
+        assert_eq!(passed(&V4[..13]), Reason::NotIp);
+        assert_eq!(passed(&V4[..33]), Reason::NotIp, "a runt");
+        assert_eq!(passed(&with(&V4, 13, 0x06)), Reason::NotIp);
+        assert_eq!(passed(&with(&with(&V4, 12, 0x81), 13, 0)), Reason::Vlan);
+        assert_eq!(passed(&with(&V4, 30, 10)), Reason::NotMulticast);
+        assert_eq!(passed(&with(&V4, 23, 2)), Reason::NotUdp);
+        assert_eq!(passed(&with(&V6, 20, 58)), Reason::NotUdp);
+        assert_eq!(passed(&with(&V6, 39, 0x02)), Reason::LinkLocal);
+        assert_eq!(passed(&with(&with(&with(&V4, 30, 224), 31, 0), 32, 0)), Reason::LinkLocal);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_a_class(mut bytes in prop::collection::vec(any::<u8>(), 0..120), v6 in any::<bool>()) {
+            let _ = classify(&bytes[..]);
+            // Most random bytes are no IP packet: give them a chance.
+            let head = if v6 { &V6[..] } else { &V4[..] };
+            for (byte, good) in bytes.iter_mut().zip(head).take(34) {
+                *byte = if *byte % 8 == 0 { *byte } else { *good };
+            }
+            if let Class::Datagram(datagram) = classify(&bytes[..]) {
+                prop_assert!(datagram.family.payload_offset() + datagram.payload_len <= bytes.len());
+            }
+        }
+    }
+}
