@@ -15,5 +15,6 @@ pub mod log;
 pub mod maps;
 pub mod netlink;
 pub mod report;
+pub mod routes;
 pub mod store;
 pub mod stream;
