@@ -43,6 +43,8 @@ struct GroupRequest {
 pub struct Memberships {
     sockets: Vec<(Socket, usize)>,
     held: BTreeMap<Membership, usize>,
+    /// By interface index: what makes it accept every group, for flows of prefixes, which cannot be joined.
+    all_multicast: BTreeMap<u32, Socket>,
 }
 
 impl Memberships {
@@ -69,8 +71,24 @@ impl Memberships {
         failed
     }
 
+    /// Makes exactly these interfaces accept every group. A switch that snoops still has to be told to deliver them all.
+    pub fn set_all_multicast(&mut self, wanted: &BTreeSet<u32>) -> Vec<(u32, io::Error)> {
+        self.all_multicast.retain(|ifindex, _| wanted.contains(ifindex));
+        let mut failed = Vec::new();
+        for &ifindex in wanted {
+            if !self.all_multicast.contains_key(&ifindex) {
+                match accept_all(ifindex) {
+                    Ok(socket) => drop(self.all_multicast.insert(ifindex, socket)),
+                    Err(error) => failed.push((ifindex, error)),
+                }
+            }
+        }
+        failed
+    }
+
     /// Forgets the memberships of an interface that is gone; they vanished with it.
     pub fn forget(&mut self, ifindex: u32) {
+        self.all_multicast.remove(&ifindex);
         let gone: Vec<Membership> = self.held.keys().filter(|held| held.ifindex == ifindex).copied().collect();
         for membership in gone {
             if let Some(socket) = self.held.remove(&membership) {
@@ -97,6 +115,28 @@ impl Memberships {
         self.held.insert(membership, index);
         Ok(())
     }
+}
+
+/// A packet socket (packet(7)) that receives nothing, but puts the interface into all-multicast mode while it is open.
+fn accept_all(ifindex: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    let request = libc::packet_mreq {
+        mr_ifindex: i32::try_from(ifindex).map_err(io::Error::other)?,
+        mr_type: libc::PACKET_MR_ALLMULTI as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    // SAFETY: PACKET_ADD_MEMBERSHIP reads a struct packet_mreq, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            std::ptr::from_ref(&request).cast(),
+            size_of::<libc::packet_mreq>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
 }
 
 fn request(socket: &Socket, membership: &Membership, join: bool) -> io::Result<()> {

@@ -78,6 +78,7 @@ fn power_of_two(text: &str) -> Result<u32, String> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     init_log(arguments.log_format);
+    forbid_core_dumps();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -94,6 +95,15 @@ fn init_log(format: LogFormat) {
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
+    }
+}
+
+/// Traffic keys are in this process's memory: nobody gets at it through a core dump or ptrace.
+fn forbid_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none).and(set_dumpable_behavior(DumpableBehavior::NotDumpable)) {
+        tracing::warn!(%error, "cannot forbid core dumps");
     }
 }
 

@@ -392,7 +392,6 @@ impl Plane {
         }
         self.maps.unset_sockets(index);
         self.memberships.forget(port.interface.ifindex);
-        let _ = self.maps.detach(port.interface.ifindex);
     }
 
     /// Serves an interface: updates what changed, or attaches and binds anew.
@@ -544,13 +543,18 @@ impl Plane {
 
     fn join(&mut self, flows: &[Flow]) {
         let mut wanted = BTreeSet::new();
+        let mut all_multicast = BTreeSet::new();
         for port in self.ports.iter().flatten().filter(|port| port.interface.up) {
-            for flow in flows.iter().filter(|flow| flow.group.is_single()) {
+            for flow in flows {
                 let hears = match port.role {
                     Role::Trusted => flow.send,
                     Role::Untrusted => flow.receive || flow.transit,
                 };
                 if !hears {
+                    continue;
+                }
+                if !flow.group.is_single() {
+                    all_multicast.insert(port.interface.ifindex);
                     continue;
                 }
                 let membership =
