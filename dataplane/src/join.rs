@@ -7,6 +7,7 @@
 
 use rustix::fd::AsRawFd;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -76,9 +77,9 @@ impl Memberships {
         self.all_multicast.retain(|ifindex, _| wanted.contains(ifindex));
         let mut failed = Vec::new();
         for &ifindex in wanted {
-            if !self.all_multicast.contains_key(&ifindex) {
+            if let Entry::Vacant(vacant) = self.all_multicast.entry(ifindex) {
                 match accept_all(ifindex) {
-                    Ok(socket) => drop(self.all_multicast.insert(ifindex, socket)),
+                    Ok(socket) => drop(vacant.insert(socket)),
                     Err(error) => failed.push((ifindex, error)),
                 }
             }
