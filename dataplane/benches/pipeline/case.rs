@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// Packets of a batch, as many as a worker takes from a ring at a time.
-pub const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 /// Distance of packets in memory: a chunk of the UMEM.
 const CHUNK: usize = 4096;
 /// Where a packet starts in its chunk: behind the kernel's headroom.
@@ -27,7 +27,7 @@ const KEYS_IN_USE: usize = 100;
 
 /// What a case does.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     RingSeal,
     Seal,
     RingOpen,
@@ -35,14 +35,21 @@ pub enum Kind {
     RingOpenShifted,
     Open,
     Relay,
-    SealOfMany { groups: usize },
-    OpenOfMany { keys: usize, in_use: usize },
-    RelayOfMany { groups: usize },
+    SealOfMany {
+        groups: usize,
+    },
+    OpenOfMany {
+        keys: usize,
+        in_use: usize,
+    },
+    RelayOfMany {
+        groups: usize,
+    },
 }
 
 impl Kind {
     /// What it is divided by.
-    pub fn base(self) -> Option<Self> {
+    pub(crate) fn base(self) -> Option<Self> {
         match self {
             Self::RingSeal | Self::RingOpen | Self::Relay => None,
             Self::Seal => Some(Self::RingSeal),
@@ -55,14 +62,14 @@ impl Kind {
 }
 
 /// One thing to measure.
-pub struct Case {
-    pub kind: Kind,
+pub(crate) struct Case {
+    pub(crate) kind: Kind,
     suite: Suite,
     payload_len: usize,
 }
 
 /// All cases, those that are compared with each other together.
-pub fn comparisons() -> Vec<Vec<Case>> {
+pub(crate) fn comparisons() -> Vec<Vec<Case>> {
     let mut comparisons = Vec::new();
     for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
         for payload_len in PAYLOADS {
@@ -88,7 +95,7 @@ pub fn comparisons() -> Vec<Vec<Case>> {
 
 impl Case {
     /// Its name, in output and on the command line.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let suite = match self.suite {
             Suite::Aes256Gcm => "aes-256-gcm",
             Suite::ChaCha20Poly1305 => "chacha20-poly1305",
@@ -108,7 +115,7 @@ impl Case {
     }
 
     /// Makes it ready to run.
-    pub fn start(self) -> Run {
+    pub(crate) fn start(self) -> Run {
         let (groups, open_keys, in_use) = match self.kind {
             Kind::SealOfMany { groups } | Kind::RelayOfMany { groups } => (groups, 1, groups),
             Kind::OpenOfMany { keys, in_use } => (1, keys, in_use),
@@ -139,7 +146,7 @@ impl Case {
 }
 
 /// A case under way.
-pub struct Run {
+pub(crate) struct Run {
     case: Case,
     pipeline: Pipeline,
     ring: LessSafeKey,
@@ -153,7 +160,7 @@ pub struct Run {
 
 impl Run {
     /// Makes a batch of packets, runs it, and says how long the running took.
-    pub fn timed_batch(&mut self) -> Duration {
+    pub(crate) fn timed_batch(&mut self) -> Duration {
         // Chunks of a UMEM lie on pages.
         let aligned = self.memory.as_ptr().align_offset(CHUNK);
         let mut memory = std::mem::take(&mut self.memory);
@@ -186,10 +193,12 @@ impl Run {
             Kind::RingSeal => AEAD_AT + INNER_LEN + payload_len + TAG_LEN,
             Kind::RingOpen | Kind::RingOpenShifted => self.ring_seal(frame),
             Kind::Seal | Kind::SealOfMany { .. } => {
-                place(frame, &rig::clear_with_room(number, self.flows[number], payload_len))
+                place(frame, &rig::to_seal(number, self.flows[number], payload_len))
             }
             Kind::Open | Kind::OpenOfMany { .. } => self.peer.seal(number, seq, frame),
-            Kind::Relay | Kind::RelayOfMany { .. } => place(frame, &rig::clear(number, payload_len)),
+            Kind::Relay | Kind::RelayOfMany { .. } => {
+                place(frame, &rig::to_relay(number, self.flows[number], payload_len))
+            }
         }
     }
 
@@ -214,7 +223,10 @@ impl Run {
     #[inline]
     fn ring_seal(&self, frame: &mut [u8]) -> usize {
         let end = AEAD_AT + INNER_LEN + self.case.payload_len;
-        let tag = self.ring.seal_in_place_separate_tag(nonce(), Aad::from(AAD), &mut frame[AEAD_AT..end]).expect("short enough");
+        let tag = self
+            .ring
+            .seal_in_place_separate_tag(nonce(), Aad::from(AAD), &mut frame[AEAD_AT..end])
+            .expect("short enough");
         frame[end..end + TAG_LEN].copy_from_slice(tag.as_ref());
         end + TAG_LEN
     }

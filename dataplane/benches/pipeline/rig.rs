@@ -5,9 +5,10 @@ use gemcast_dataplane::pipeline::Pipeline;
 use gemcast_dataplane::tables::{Flow, Tables};
 use gemcast_lab::{Datagram, Mac};
 use gemcast_proto::id::{Counter, Epoch, KeyId, NodeId, Suite, map_v4};
+use gemcast_proto::wire::classify::{ETHERNET_LEN, IPV4_LEN, UDP_LEN};
 use gemcast_proto::wire::frame::{HEADER_LEN, Header, INNER_LEN, Inner, Kind, OVERHEAD, PORT, ROOM, TAG_LEN};
 use gemcast_xdp::counters::Counters;
-use gemcast_xdp::layout::Room;
+use gemcast_xdp::layout::Mark;
 use gemcast_xdp::seks::{Sek, SekRole, Seks};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -17,11 +18,12 @@ const EPOCH: Epoch = Epoch(1);
 const KEY: [u8; 32] = [3; 32];
 const SALT: [u8; 12] = [4; 12];
 const SOURCE: [u8; 4] = [10, 0, 0, 1];
-/// Offset of the UDP payload in an IPv4 frame.
-const PAYLOAD_AT: usize = 14 + 20 + 8;
+const UDP_AT: usize = ETHERNET_LEN + IPV4_LEN;
+/// Offset of the sealed packet's header in a frame.
+const HEADER_AT: usize = ETHERNET_LEN + IPV4_LEN + UDP_LEN;
 
 /// The group with this number.
-pub fn group(number: usize) -> Ipv4Addr {
+pub(crate) fn group(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(239, 1, (number >> 8) as u8, number as u8)
 }
 
@@ -31,15 +33,15 @@ fn key_id(number: usize) -> KeyId {
 
 /// What a rig is made for.
 #[derive(Clone, Copy)]
-pub struct Scale {
+pub(crate) struct Scale {
     /// Groups in the tables.
-    pub groups: usize,
+    pub(crate) groups: usize,
     /// Keys in the map: one of ours for each group to seal, this many of others to open.
-    pub open_keys: usize,
+    pub(crate) open_keys: usize,
     /// Whether the groups are sealed.
-    pub sealed: bool,
+    pub(crate) sealed: bool,
     /// AEAD of every key.
-    pub suite: Suite,
+    pub(crate) suite: Suite,
 }
 
 fn sek(key_id: KeyId, group: Ipv4Addr, suite: Suite, role: SekRole) -> Sek {
@@ -49,7 +51,7 @@ fn sek(key_id: KeyId, group: Ipv4Addr, suite: Suite, role: SekRole) -> Sek {
 }
 
 /// A pipeline ready to process.
-pub fn pipeline(scale: Scale) -> Pipeline {
+pub(crate) fn pipeline(scale: Scale) -> Pipeline {
     let slots = (2 * (scale.groups + scale.open_keys)).next_power_of_two().max(64);
     let seks = Arc::new(Seks::anonymous(slots).expect("memory"));
     let counters = Arc::new(Counters::anonymous(scale.groups).expect("memory"));
@@ -58,6 +60,7 @@ pub fn pipeline(scale: Scale) -> Pipeline {
         sealed: scale.sealed,
         send: true,
         receive: true,
+        transit: false,
         ports: Vec::new(),
         sources: Vec::new(),
     };
@@ -82,46 +85,52 @@ pub fn pipeline(scale: Scale) -> Pipeline {
     pipeline
 }
 
-/// A cleartext frame to a group.
-pub fn clear(group_number: usize, payload_len: usize) -> Vec<u8> {
-    let payload = (0..payload_len).map(|at| at as u8).collect();
+fn clear(group_number: usize, payload_len: usize) -> Vec<u8> {
+    let payload: Vec<u8> = (0..payload_len).map(|at| at as u8).collect();
     let (source, group) = (Ipv4Addr::from(SOURCE).into(), group(group_number).into());
     Datagram::new(Mac([2, 0, 0, 0, 0, 1]), source, group, 5000, payload).to_frame()
 }
 
-/// The same with the room and the mark that the XDP program puts in front.
-pub fn clear_with_room(group_number: usize, flow: u32, payload_len: usize) -> Vec<u8> {
+/// A cleartext frame to a group, marked to be relayed as it is.
+pub(crate) fn to_relay(group_number: usize, flow: u32, payload_len: usize) -> Vec<u8> {
+    let mut frame = clear(group_number, payload_len);
+    frame[..size_of::<Mark>()].copy_from_slice(&Mark::new(0, flow).emit());
+    frame
+}
+
+/// A cleartext frame to a group, marked to be sealed, with room in front.
+pub(crate) fn to_seal(group_number: usize, flow: u32, payload_len: usize) -> Vec<u8> {
     let mut frame = vec![0; ROOM];
-    frame[..4].copy_from_slice(&Room::MAGIC);
-    frame[4..8].copy_from_slice(&flow.to_ne_bytes());
+    frame[..size_of::<Mark>()].copy_from_slice(&Mark::new(Mark::SEAL, flow).emit());
     frame.extend_from_slice(&clear(group_number, payload_len));
     frame
 }
 
-/// What other gateways send: sealed frames to group 0, each with a counter of its own.
-pub struct Peer {
+/// What other gateways send: sealed frames to group 0, each with a counter of its own, marked to be opened.
+pub(crate) struct Peer {
     aead: Aead,
     frame: Vec<u8>,
     payload_len: usize,
 }
 
 impl Peer {
-    pub fn new(suite: Suite, payload_len: usize) -> Self {
-        let clear = clear(0, payload_len + OVERHEAD);
-        Self { aead: Aead::new(suite, &KEY, SALT), frame: clear, payload_len }
+    pub(crate) fn new(suite: Suite, payload_len: usize) -> Self {
+        let mut frame = clear(0, payload_len + OVERHEAD);
+        frame[..size_of::<Mark>()].copy_from_slice(&Mark::new(Mark::OPEN, 0).emit());
+        Self { aead: Aead::new(suite, &KEY, SALT), frame, payload_len }
     }
 
     /// Writes the packet with this number of this key into `out` and returns its length.
-    pub fn seal(&mut self, key: usize, seq: u64, out: &mut [u8]) -> usize {
+    pub(crate) fn seal(&mut self, key: usize, seq: u64, out: &mut [u8]) -> usize {
         let ctr = Counter::new(0, seq);
         let header = Header { kind: Kind::Native, epoch: EPOCH, key_id: key_id(key), ctr, gtag: 0 };
         let out = &mut out[..self.frame.len()];
         out.copy_from_slice(&self.frame);
-        out[34..36].copy_from_slice(&header.source_port().to_be_bytes());
-        out[36..38].copy_from_slice(&PORT.to_be_bytes());
-        out[PAYLOAD_AT..PAYLOAD_AT + HEADER_LEN].copy_from_slice(&header.emit());
+        out[UDP_AT..UDP_AT + 2].copy_from_slice(&header.source_port().to_be_bytes());
+        out[UDP_AT + 2..UDP_AT + 4].copy_from_slice(&PORT.to_be_bytes());
+        out[HEADER_AT..HEADER_AT + HEADER_LEN].copy_from_slice(&header.emit());
         let inner = Inner { source_port: 5000, destination_port: 5000, ttl: 16, tos: 0, checksum: 0 };
-        let at = PAYLOAD_AT + HEADER_LEN;
+        let at = HEADER_AT + HEADER_LEN;
         out[at..at + INNER_LEN].copy_from_slice(&inner.emit());
         let end = at + INNER_LEN + self.payload_len;
         let aad = header.aad_v4(&map_v4(SOURCE), &map_v4(group(0).octets()));
@@ -132,7 +141,7 @@ impl Peer {
 }
 
 /// ring's key, without anything of ours around it.
-pub fn ring_key(suite: Suite) -> ring::aead::LessSafeKey {
+pub(crate) fn ring_key(suite: Suite) -> ring::aead::LessSafeKey {
     let algorithm = match suite {
         Suite::Aes256Gcm => &ring::aead::AES_256_GCM,
         Suite::ChaCha20Poly1305 => &ring::aead::CHACHA20_POLY1305,
