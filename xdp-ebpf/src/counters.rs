@@ -86,11 +86,14 @@ impl Counters {
 
     /// Sequence numbers reserved so far, all lanes together: an upper bound of the packets sealed.
     pub fn reserved(&self, block: u32, key_id: KeyId) -> Option<u64> {
+        self.lanes(block, key_id).map(|lanes| lanes.iter().map(|lane| lane.saturating_sub(1)).sum())
+    }
+
+    /// First sequence number of each lane that is not reserved. It never falls. `None` when the block is not this key's.
+    pub fn lanes(&self, block: u32, key_id: KeyId) -> Option<[u64; MAX_QUEUES as usize]> {
         let block = self.0.get(block as usize)?;
-        if block.key_id.load(Ordering::Acquire) != u64::from(key_id.0) {
-            return None;
-        }
-        Some(block.lanes.iter().map(|lane| lane.load(Ordering::Relaxed).saturating_sub(1)).sum())
+        let lanes = core::array::from_fn(|lane| block.lanes[lane].load(Ordering::Relaxed));
+        (block.key_id.load(Ordering::Acquire) == u64::from(key_id.0)).then_some(lanes)
     }
 }
 

@@ -100,6 +100,16 @@ impl Sek {
         std::hint::black_box((&self.key, &self.salt, &self.gtag));
     }
 
+    /// Whether two records are the same, secrets included.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (self.to_words(), other.to_words());
+        let same = self.key_id == other.key_id && ours == theirs;
+        ours.fill(0);
+        theirs.fill(0);
+        std::hint::black_box((&ours, &theirs));
+        same
+    }
+
     //  0  group address 16 | 16 prefix_len u8, suite u8, epoch u16, flags u32 | 24 origin 8 | 32 counter block u32,
     // 36 zero u32 | 40 not_after u64 | 48 key 32 | 80 salt 12, zero 4 | 96 gtag key 16 | 112 zero 8
     fn to_words(&self) -> [u64; WORDS] {
@@ -317,6 +327,25 @@ impl Seks {
         Ok(())
     }
 
+    /// Whether a key is where readers look for it, as it was written.
+    pub fn holds(&self, sek: &Sek) -> bool {
+        self.find(Self::start(sek), |found| found.is_same(sek), Some(sek.key_id)).is_some()
+    }
+
+    /// Wipes every slot in use that holds no whole record, or one that is not `wanted`; returns how many. One writer only.
+    pub fn sweep(&self, wanted: impl Fn(&Sek) -> bool) -> usize {
+        let mut swept = 0;
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let free = matches!(slot.key_id.load(Ordering::Relaxed), EMPTY | REMOVED);
+            if !free && !slot.read().is_some_and(|(_, sek)| wanted(&sek)) {
+                self.vacate(index);
+                swept += 1;
+            }
+        }
+        swept
+    }
+
     fn seals(&self, index: usize) -> bool {
         // Word 2 holds prefix length, suite, epoch and flags.
         let bytes = self.slots[index].words[2].load(Ordering::Relaxed).to_ne_bytes();
@@ -489,6 +518,24 @@ mod tests {
         assert!(seks.find_open(KeyId(1)).is_none(), "not a group");
         seks.insert(&sek(1, "239.1.1.1", SekRole::Open)).unwrap();
         assert!(seks.find_open(KeyId(1)).is_some());
+    }
+
+    #[test]
+    fn a_sweep_leaves_what_is_wanted_and_nothing_else() {
+        let seks = Seks::anonymous(16).unwrap();
+        for id in 1..=6 {
+            seks.insert(&sek(id, "239.1.1.1", SekRole::Open)).unwrap();
+        }
+        let mut altered = sek(2, "239.1.1.1", SekRole::Open);
+        altered.key[5] ^= 1;
+        assert!(seks.holds(&sek(2, "239.1.1.1", SekRole::Open)) && !seks.holds(&altered));
+        let (SlotIndex(torn), ..) = seks.find_open(KeyId(3)).unwrap();
+        seks.slots[torn as usize].sequence.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(seks.sweep(|sek| sek.key_id.0 != 5), 2, "the torn one and the unwanted one");
+        let left: std::collections::BTreeSet<_> = seks.iter().map(|sek| sek.key_id.0).collect();
+        assert_eq!(left, [1, 2, 4, 6].into());
+        assert!(left.iter().all(|&id| seks.holds(&sek(id, "239.1.1.1", SekRole::Open))), "and readers find it");
+        assert_eq!(seks.sweep(|_| true), 0);
     }
 
     #[test]
