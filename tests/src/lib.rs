@@ -20,6 +20,7 @@ mod pcap;
 mod process;
 mod receiver;
 mod sender;
+pub mod simulator;
 mod state;
 mod time;
 mod topology;

@@ -9,7 +9,7 @@ use core::net::Ipv6Addr;
 use core::time::Duration;
 use gemcast_proto::wire::babel::{Seqno, Tlv};
 use gemcast_proto::wire::gem::ObjectName;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// IPv6 and UDP headers.
 const UNDERLYING_HEADERS: usize = 40 + 8;
@@ -29,13 +29,8 @@ pub(crate) enum Message {
         /// Body.
         body: Box<[u8]>,
     },
-    /// What is then to be said of a destination.
-    Update {
-        /// The destination.
-        destination: Destination,
-        /// Whether the neighbours are to hear news, rather than a repetition.
-        changed: bool,
-    },
+    /// What there then is to be said of a destination.
+    Update(Destination),
 }
 
 /// What waits for one address.
@@ -76,6 +71,16 @@ impl<K: Ord + Copy> Repeats<K> {
         self.at = Some(self.at.map_or(at, |old| old.min(at)));
     }
 
+    /// Somebody else sent it.
+    pub(crate) fn heard(&mut self, key: &K) {
+        if let Some(left) = self.sends_left.get_mut(key) {
+            *left -= 1;
+            if *left == 0 {
+                self.sends_left.remove(key);
+            }
+        }
+    }
+
     /// Takes up to `most` things that are due now, those sent less often first, so that a long list cannot starve its
     /// tail. The rest follows after `pace`, repetitions after `repeat`.
     pub(crate) fn take(&mut self, now: Instant, most: usize, pace: Duration, repeat: Duration) -> Vec<K> {
@@ -112,6 +117,8 @@ pub(crate) struct Interface {
     pub(crate) flood: Repeats<ObjectName>,
     /// Destinations whose change is being told.
     pub(crate) updates: Repeats<Destination>,
+    /// Destinations that neighbours here may hold through us.
+    pub(crate) announced: BTreeSet<Destination>,
     /// When the digest is to be told, ahead of the next Hello.
     pub(crate) digest_at: Option<Instant>,
     /// Hellos that still carry the digest, because the table changed a moment ago.

@@ -334,7 +334,7 @@ fn agreement_public_key(node: &config::Node) -> [u8; 32] {
 
 fn mac_keys(config: &Config) -> mac::Keys {
     let keys: Vec<_> = config.bootstrap_keys.iter().map(derive::babel_mac_key).collect();
-    mac::Keys::new(&keys)
+    mac::Keys::new(config.babel.mac, &keys)
 }
 
 /// Every neighbour key of an interface.

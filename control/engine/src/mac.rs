@@ -6,16 +6,18 @@
 //! apart for unicast and multicast and checked in a window, as RFC 9467 allows, because the two travel at different
 //! speeds.
 
+use crate::config::MacAlgorithm;
 use crate::secret::Secret;
 use crate::time::Instant;
+use blake2::Blake2sMac;
+use blake2::digest::consts::U16;
+use blake2::digest::{FixedOutput, KeyInit};
 use core::net::Ipv6Addr;
 use core::time::Duration;
 use gemcast_proto::wire::babel::{Packet, kind};
 use ring::hmac;
 use subtle::ConstantTimeEq;
 
-/// Bytes one MAC takes in the trailer.
-pub(crate) const MAC_TLV_LEN: usize = 2 + 32;
 /// Bytes of our index.
 pub(crate) const INDEX_LEN: usize = 8;
 /// Bytes of our nonces.
@@ -50,32 +52,80 @@ impl PseudoHeader {
     }
 }
 
+/// One key, ready for use.
+enum Key {
+    HmacSha256(hmac::Key),
+    Blake2s(Blake2sMac<U16>),
+}
+
+/// A MAC.
+enum Mac {
+    HmacSha256(hmac::Tag),
+    Blake2s([u8; 16]),
+}
+
+impl AsRef<[u8]> for Mac {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::HmacSha256(tag) => tag.as_ref(),
+            Self::Blake2s(bytes) => bytes,
+        }
+    }
+}
+
+impl Key {
+    fn new(algorithm: MacAlgorithm, key: &Secret<32>) -> Self {
+        match algorithm {
+            MacAlgorithm::HmacSha256 => Self::HmacSha256(hmac::Key::new(hmac::HMAC_SHA256, key.expose())),
+            MacAlgorithm::Blake2s => {
+                Self::Blake2s(Blake2sMac::new_from_slice(key.expose()).expect("BLAKE2s takes up to 32 bytes"))
+            }
+        }
+    }
+
+    fn mac_len(&self) -> usize {
+        match self {
+            Self::HmacSha256(_) => 32,
+            Self::Blake2s(_) => 16,
+        }
+    }
+
+    /// The MAC over the concatenation of two parts.
+    fn compute(&self, parts: [&[u8]; 2]) -> Mac {
+        match self {
+            Self::HmacSha256(key) => {
+                let mut context = hmac::Context::with_key(key);
+                parts.into_iter().for_each(|part| context.update(part));
+                Mac::HmacSha256(context.sign())
+            }
+            Self::Blake2s(keyed) => {
+                let mut context = keyed.clone();
+                parts.into_iter().for_each(|part| blake2::digest::Mac::update(&mut context, part));
+                Mac::Blake2s(context.finalize_fixed().into())
+            }
+        }
+    }
+}
+
 /// The keys of the domain: one, or two while it is being replaced.
-pub(crate) struct Keys(Vec<hmac::Key>);
+pub(crate) struct Keys(Vec<Key>);
 
 impl Keys {
-    pub(crate) fn new<'a>(keys: impl IntoIterator<Item = &'a Secret<32>>) -> Self {
-        Self(keys.into_iter().map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.expose())).collect())
+    pub(crate) fn new<'a>(algorithm: MacAlgorithm, keys: impl IntoIterator<Item = &'a Secret<32>>) -> Self {
+        Self(keys.into_iter().map(|key| Key::new(algorithm, key)).collect())
     }
 
     /// Room that the trailer takes.
     pub(crate) fn trailer_len(&self) -> usize {
-        MAC_TLV_LEN * self.0.len()
-    }
-
-    fn compute(key: &hmac::Key, header: &PseudoHeader, signed: &[u8]) -> hmac::Tag {
-        let mut context = hmac::Context::with_key(key);
-        context.update(&header.to_bytes());
-        context.update(signed);
-        context.sign()
+        self.0.iter().map(|key| 2 + key.mac_len()).sum()
     }
 
     /// Appends a MAC under every key to a packet that is complete but for its trailer.
     pub(crate) fn sign(&self, header: &PseudoHeader, packet: &mut Vec<u8>) {
         let signed = packet.len();
         for key in &self.0 {
-            let mac = Self::compute(key, header, &packet[..signed]);
-            packet.extend([kind::MAC, 32]);
+            let mac = key.compute([&header.to_bytes(), &packet[..signed]]);
+            packet.extend([kind::MAC, u8::try_from(key.mac_len()).expect("16 or 32")]);
             packet.extend(mac.as_ref());
         }
     }
@@ -85,7 +135,7 @@ impl Keys {
     pub(crate) fn verify(&self, header: &PseudoHeader, packet: &Packet<'_>) -> bool {
         let macs = || packet.trailer().flatten().filter(|tlv| tlv.kind == kind::MAC).map(|tlv| tlv.body).take(MAX_MACS);
         self.0.iter().any(|key| {
-            let expected = Self::compute(key, header, packet.signed());
+            let expected = key.compute([&header.to_bytes(), packet.signed()]);
             macs().any(|mac| mac.ct_eq(expected.as_ref()).into())
         })
     }
@@ -249,18 +299,28 @@ mod tests {
         packet
     }
 
+    const ALGORITHMS: [MacAlgorithm; 2] = [MacAlgorithm::HmacSha256, MacAlgorithm::Blake2s];
+
+    fn hex(bytes: impl AsRef<[u8]>) -> String {
+        bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     #[test]
-    fn hmac_is_rfc_4231s() {
-        // Test case 1, through the call that makes our MACs: the data is what header and packet concatenate to.
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &[0x0b; 20]);
-        let mut context = hmac::Context::with_key(&key);
-        context.update(b"Hi ");
-        context.update(b"There");
-        let expected = [
-            0xb0, 0x34, 0x4c, 0x61, 0xd8, 0xdb, 0x38, 0x53, 0x5c, 0xa8, 0xaf, 0xce, 0xaf, 0x0b, 0xf1, 0x2b, 0x88, 0x1d,
-            0xc2, 0x00, 0xc9, 0x83, 0x3d, 0xa7, 0x26, 0xe9, 0x37, 0x6c, 0x2e, 0x32, 0xcf, 0xf7,
-        ];
-        assert_eq!(context.sign().as_ref(), expected);
+    fn macs_are_the_published_ones() {
+        // RFC 4231 test case 1 and 2, through the call that makes our MACs; the data is what the parts concatenate to.
+        let hmac = |key: &[u8], parts| hex(Key::HmacSha256(hmac::Key::new(hmac::HMAC_SHA256, key)).compute(parts));
+        assert_eq!(
+            hmac(&[0x0b; 20], [b"Hi ", b"There"]),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+        );
+        assert_eq!(
+            hmac(b"Jefe", [b"what do ya want ", b"for nothing?"]),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+        // Keyed BLAKE2s-128 of 0, 1, … 62 under the key 0, 1, … 31, as Python's hashlib computes it.
+        let bytes: Vec<u8> = (0..63).collect();
+        let key = Key::new(MacAlgorithm::Blake2s, &Secret::new(core::array::from_fn(|n| n as u8)));
+        assert_eq!(hex(key.compute([&bytes[..20], &bytes[20..]])), "ece382a8bd5018f1de5da44b72cea75b");
     }
 
     #[test]
@@ -274,25 +334,31 @@ mod tests {
     #[test]
     fn a_packet_is_heard_by_who_shares_a_key() {
         let (old, new) = (Secret::new([1; 32]), Secret::new([2; 32]));
-        let (only_old, both, only_new) = (Keys::new([&old]), Keys::new([&new, &old]), Keys::new([&new]));
-        let verify = |by: &Keys, packet: &[u8]| by.verify(&header(), &Packet::parse(packet).unwrap());
-        assert!(verify(&only_old, &packet(&only_old)));
-        assert!(verify(&only_old, &packet(&both)) && verify(&only_new, &packet(&both)));
-        assert!(verify(&both, &packet(&only_old)) && verify(&both, &packet(&only_new)));
-        assert!(!verify(&only_new, &packet(&only_old)));
+        for algorithm in ALGORITHMS {
+            let keys = |keys: &[&Secret<32>]| Keys::new(algorithm, keys.iter().copied());
+            let (only_old, both, only_new) = (keys(&[&old]), keys(&[&new, &old]), keys(&[&new]));
+            let verify = |by: &Keys, packet: &[u8]| by.verify(&header(), &Packet::parse(packet).unwrap());
+            assert!(verify(&only_old, &packet(&only_old)));
+            assert!(verify(&only_old, &packet(&both)) && verify(&only_new, &packet(&both)));
+            assert!(verify(&both, &packet(&only_old)) && verify(&both, &packet(&only_new)));
+            assert!(!verify(&only_new, &packet(&only_old)));
+            assert_eq!(packet(&both).len(), 6 + both.trailer_len());
+        }
     }
 
     #[test]
     fn every_bit_and_both_addresses_count() {
-        let keys = Keys::new([&Secret::new([1; 32])]);
-        let good = packet(&keys);
-        for bit in 0..8 * good.len() {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(!Packet::parse(&bad).is_ok_and(|packet| keys.verify(&header(), &packet)), "bit {bit}");
+        for algorithm in ALGORITHMS {
+            let keys = Keys::new(algorithm, [&Secret::new([1; 32])]);
+            let good = packet(&keys);
+            for bit in 0..8 * good.len() {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(!Packet::parse(&bad).is_ok_and(|packet| keys.verify(&header(), &packet)), "bit {bit}");
+            }
+            let elsewhere = PseudoHeader { destination: "fe80::2".parse().unwrap(), ..header() };
+            assert!(!keys.verify(&elsewhere, &Packet::parse(&good).unwrap()));
         }
-        let elsewhere = PseudoHeader { destination: "fe80::2".parse().unwrap(), ..header() };
-        assert!(!keys.verify(&elsewhere, &Packet::parse(&good).unwrap()));
     }
 
     fn preparsed(counter: u32, index: &[u8]) -> Preparsed<'_> {

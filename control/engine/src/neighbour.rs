@@ -53,6 +53,11 @@ impl History {
         self.deadline = (self.bits != 0).then(|| now + self.interval);
     }
 
+    /// Not all of the last four came in.
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.bits >> 12 != 0b1111
+    }
+
     /// Two of the last three came in.
     fn two_of_three(&self) -> bool {
         (self.bits >> 13).count_ones() >= 2

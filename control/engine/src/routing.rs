@@ -110,18 +110,13 @@ pub(crate) struct Egress<'a> {
     pub(crate) id: NodeId,
     /// Centiseconds.
     pub(crate) interval: u16,
+    /// Whether neighbours there may hold the destination through us.
+    pub(crate) announced: bool,
 }
 
 impl Routing {
     /// The update that describes a destination now; `None` when there is nothing to say by that interface.
-    ///
-    /// `changed` tells an update that has news from one that repeats.
-    pub(crate) fn announcement(
-        &self,
-        destination: Destination,
-        changed: bool,
-        egress: &Egress<'_>,
-    ) -> Option<Announcement> {
+    pub(crate) fn announcement(&self, destination: Destination, egress: &Egress<'_>) -> Option<Announcement> {
         if !accepts(&egress.settings.export, destination) {
             return None;
         }
@@ -149,10 +144,10 @@ impl Routing {
         }
         let selected = self.table.entries.get(&destination).and_then(|entry| entry.selected);
         let Some(selected) = selected else { return Some(retraction) };
-        // §3.7.4: on a link where everyone hears everyone, nobody needs the route back that came from there. When it
-        // came to be so, a neighbour may still hold our former announcement.
+        // §3.7.4: on a link where everyone hears everyone, nobody needs the route back that came from there. What was
+        // announced before it came from there, is taken back.
         if selected.neighbour.0 == egress.ifindex && !egress.wireless {
-            return changed.then_some(retraction);
+            return egress.announced.then_some(retraction);
         }
         let (router_id, next_hop) = (Some(selected.router_id), Some(next_hop));
         Some(Announcement { router_id, next_hop, seqno: selected.seqno, metric: selected.metric, ..retraction })
@@ -355,7 +350,7 @@ impl Engine {
         let mut all: Vec<_> = own.chain(learnt).collect();
         all.sort_unstable();
         for (_, destination) in all {
-            self.push(ifindex, to, Message::Update { destination, changed: false }, now);
+            self.push(ifindex, to, Message::Update(destination), now);
         }
     }
 
@@ -365,7 +360,7 @@ impl Engine {
         match destination {
             None if neighbour.dumps.take(now.mono, DUMPS) => self.send_table(now.mono, key.0, Some(key.1)),
             Some(destination) if neighbour.route_requests.take(now.mono, ROUTE_REQUESTS) => {
-                self.push(key.0, Some(key.1), Message::Update { destination, changed: true }, now.mono);
+                self.push(key.0, Some(key.1), Message::Update(destination), now.mono);
             }
             _ => {}
         }

@@ -137,7 +137,7 @@ impl Engine {
         if !self.neighbours.get_mut(&key).is_some_and(|n| n.route_requests.take(now.mono, limit)) {
             return;
         }
-        let answer = Message::Update { destination, changed: true };
+        let answer = Message::Update(destination);
         if self.routing.own.contains_key(&destination) {
             // The standard's step is one. To the seqno that is asked for is as safe, since only we announce under it,
             // and spares the neighbours of a gateway that lost its seqno up to 65,535 requests.

@@ -28,6 +28,10 @@ pub(crate) const BATCH: Duration = Duration::from_millis(100);
 const REPEAT: Duration = Duration::from_millis(300);
 /// Transmissions of a flooded object: once, and repeated twice.
 const SENDS: u8 = 3;
+/// Neighbours on one link whose tables differ from ours, from which on what one lacks is sent to all.
+const MANY_LACKING: usize = 3;
+/// Spread of such transmissions per neighbour, so that few send the same at the same time.
+const SUPPRESSION: Duration = Duration::from_millis(10);
 /// Hellos that carry the digest after a change.
 const DIGEST_HELLOS: u8 = 3;
 /// Objects sent to one neighbour, or flooded by one interface, in one go.
@@ -36,10 +40,17 @@ const DELIVERY_BATCH: usize = 64;
 const DELIVERY_PACE: Duration = Duration::from_millis(20);
 /// After traffic with a neighbour about differences, its digest is not acted on for this long.
 const SETTLE: Duration = Duration::from_millis(400);
-/// First and longest wait until the comparison with a neighbour that still differs is repeated.
-const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
-/// For this long the table is compared with one neighbour only, so that differences come in once.
-const SESSION: Duration = Duration::from_secs(1);
+/// Wait until the comparison with a neighbour that still differs is repeated; doubled each time it brought nothing.
+const RETRY: Duration = Duration::from_millis(500);
+/// The same on a link that lost one of the last Hellos: a comparison takes four packets, all of which have to arrive.
+const RETRY_LOSSY: Duration = Duration::from_millis(150);
+/// Doublings of that wait.
+const RETRY_DOUBLINGS: u32 = 2;
+/// For this long after a comparison began or an object came of it, the table is compared with that neighbour only, so
+/// that differences come in once.
+const SESSION: Duration = Duration::from_millis(200);
+/// The same for the wildcard request of the start, and the time until it is repeated.
+const INITIAL_SESSION: Duration = Duration::from_secs(1);
 /// Tries of the wildcard request at the start.
 const INITIAL_TRIES: u8 = 8;
 
@@ -63,9 +74,9 @@ pub(crate) struct PeerTable {
     /// Objects it lacks, to be sent.
     pub(crate) queue: BTreeSet<ObjectName>,
     settled_at: Instant,
-    /// While the tables differ: when they are compared again, and how long to wait after that.
+    /// While the tables differ: when they are compared again, and how often that has brought nothing so far.
     pub(crate) retry_at: Option<Instant>,
-    pub(crate) backoff: Duration,
+    retries: u32,
     questions: Bucket,
     wildcards: Bucket,
     objects: Bucket,
@@ -83,13 +94,20 @@ pub(crate) struct Session {
 impl Session {
     /// Whether another neighbour than `key` is being compared with.
     fn is_with_other(&self, now: Instant, key: NeighbourKey) -> bool {
-        self.partner.is_some_and(|(partner, until)| partner != key && now < until)
+        self.free_at(now, key).is_some()
     }
 
-    fn extend(&mut self, now: Instant, key: NeighbourKey) {
+    /// Differences are looked for, or came in: for a while from this neighbour only.
+    fn extend(&mut self, now: Instant, key: NeighbourKey, by: Duration) {
         if !self.is_with_other(now, key) {
-            self.partner = Some((key, now + SESSION));
+            let until = self.partner.filter(|(partner, _)| *partner == key).map_or(now, |(_, until)| until);
+            self.partner = Some((key, until.max(now + by)));
         }
+    }
+
+    /// When another neighbour than `key` may be compared with.
+    fn free_at(&self, now: Instant, key: NeighbourKey) -> Option<Instant> {
+        self.partner.filter(|(partner, until)| *partner != key && now < *until).map(|(_, until)| until)
     }
 }
 
@@ -111,8 +129,8 @@ impl Engine {
     /// The start's wildcard request, to one neighbour.
     fn request_everything(&mut self, now: Instant, key: NeighbourKey) {
         self.session.initial_tries += 1;
-        self.session.extend(now, key);
-        self.timers.set(Timer::InitialSync, now + SESSION);
+        self.session.extend(now, key, INITIAL_SESSION);
+        self.timers.set(Timer::InitialSync, now + INITIAL_SESSION);
         self.push(key.0, Some(key.1), Message::Bytes { kind: gem::REQUEST, body: Box::default() }, now);
     }
 
@@ -134,7 +152,7 @@ impl Engine {
     /// An object of ours is new: it is flooded everywhere.
     pub(crate) fn flood_own(&mut self, now: Instant, name: ObjectName) {
         self.flood(now, name, None);
-        self.table_changed();
+        self.table_changed(now);
     }
 
     fn flood(&mut self, now: Instant, name: ObjectName, except: Option<Ifindex>) {
@@ -146,7 +164,13 @@ impl Engine {
         }
     }
 
-    fn table_changed(&mut self) {
+    fn table_changed(&mut self, now: Instant) {
+        // Whoever has not said by its next Hello that it has the same now, is asked.
+        let at = now + self.config.hello_interval + 2 * BATCH;
+        for neighbour in self.neighbours.values_mut().filter(|neighbour| neighbour.peer_table.digest.is_some()) {
+            let retry_at = &mut neighbour.peer_table.retry_at;
+            *retry_at = Some(retry_at.map_or(at, |old| old.min(at)));
+        }
         for interface in self.interfaces.values_mut() {
             interface.digests_left = DIGEST_HELLOS;
         }
@@ -214,15 +238,18 @@ impl Engine {
         }
         if unicast {
             neighbour.peer_table.settled_at = now.mono + SETTLE;
+        } else if let (Some(interface), Ok(object)) = (self.interfaces.get_mut(&key.0), gem::Object::parse(body)) {
+            // Everyone on the link heard it: one transmission less for us.
+            interface.flood.heard(&object.header.name);
         }
         match self.objects.offer(now.wall, body) {
             Ok(offer @ (Offer::Accepted | Offer::Conflict { replaced: true })) => {
                 let header = gem::Object::parse(body).expect("accepted").header;
                 self.counters.objects_accepted += 1;
-                neighbour.peer_table.backoff = RETRY[0];
+                neighbour.peer_table.retries = 0;
                 self.timers.set_by(Timer::Expiry, now.mono);
                 if unicast {
-                    self.session.extend(now.mono, key);
+                    self.session.extend(now.mono, key, SESSION);
                     self.session.initial_done = true;
                     let others: Vec<_> = self.interfaces.keys().copied().filter(|&ifindex| ifindex != key.0).collect();
                     for ifindex in others {
@@ -231,7 +258,7 @@ impl Engine {
                 } else {
                     self.flood(now.mono, header.name, Some(key.0));
                 }
-                self.table_changed();
+                self.table_changed(now.mono);
                 if offer != Offer::Accepted {
                     self.conflict(header.name);
                 }
@@ -281,14 +308,13 @@ impl Engine {
             return;
         }
         if whole && peer.retry_at.is_none() {
-            peer.backoff = RETRY[0];
-            peer.retry_at = Some(now.mono + peer.backoff);
+            peer.retries = 0;
+            peer.retry_at = Some(now.mono + RETRY);
         }
         let unsettled = whole && (now.mono < peer.settled_at || !peer.queue.is_empty());
         if unsettled || self.session.is_with_other(now.mono, key) || !peer.questions.take(now.mono, QUESTIONS) {
             return;
         }
-        self.session.extend(now.mono, key);
         if !whole {
             self.ask(now.mono, key, theirs.range);
         } else if self.asks(key) || !unicast {
@@ -303,6 +329,7 @@ impl Engine {
 
     /// Starts the comparison with a neighbour, or has it start.
     fn compare(&mut self, now: Instant, key: NeighbourKey) {
+        self.session.extend(now, key, SESSION);
         if !self.asks(key) {
             return self.send_digest(now, key, Range::WHOLE);
         }
@@ -339,9 +366,14 @@ impl Engine {
             peer.retry_at = None;
             return;
         }
-        peer.backoff = (peer.backoff * 2).min(RETRY[1]);
-        peer.retry_at = Some(now.mono + peer.backoff);
-        if peer.queue.is_empty() && !self.session.is_with_other(now.mono, key) {
+        if let Some(free_at) = self.session.free_at(now.mono, key) {
+            peer.retry_at = Some(free_at);
+            return;
+        }
+        let wait = if neighbour.multicast.is_lossy() { RETRY_LOSSY } else { RETRY };
+        peer.retry_at = Some(now.mono + wait * (1 << peer.retries));
+        peer.retries = (peer.retries + 1).min(RETRY_DOUBLINGS);
+        if peer.queue.is_empty() {
             self.compare(now.mono, key);
         }
     }
@@ -353,7 +385,6 @@ impl Engine {
         if limited || self.session.is_with_other(now.mono, key) {
             return;
         }
-        self.session.extend(now.mono, key);
         let mut lacking: BTreeSet<ObjectName> = self.objects.range(summary.range).map(|s| s.header.name).collect();
         let mut needed = Vec::new();
         for entry in summary.entries() {
@@ -430,6 +461,18 @@ impl Engine {
     }
 
     fn enqueue(&mut self, now: Instant, key: NeighbourKey, names: BTreeSet<ObjectName>) {
+        let whole = self.objects.digest(Range::WHOLE);
+        let others = self.neighbours.range(crate::neighbours_of(key.0)).map(|(_, neighbour)| neighbour);
+        let lacking = others.filter(|other| other.peer_table.digest.is_some_and(|digest| digest != whole)).count();
+        if lacking >= MANY_LACKING {
+            // Most of a segment is behind, as when power comes back: telling everyone is cheaper than telling each. Who
+            // happens to be first spares the others the same (see `process_object`).
+            let at = now + BATCH + self.jitter(SUPPRESSION * u32::try_from(lacking).unwrap_or(u32::MAX));
+            if let Some(interface) = self.interfaces.get_mut(&key.0) {
+                names.into_iter().for_each(|name| interface.flood.add(name, 1, at));
+            }
+            return;
+        }
         let Some(neighbour) = self.neighbours.get_mut(&key).filter(|_| !names.is_empty()) else { return };
         neighbour.peer_table.queue.extend(names);
         self.timers.set_by(Timer::Delivery, now);

@@ -13,9 +13,9 @@ use crate::time::{Instant, Now};
 use crate::timestamp::timestamp;
 use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
-use gemcast_proto::wire::babel::{self, Announcement, Full, RawTlv, Seqno, Tlv, Writer};
+use gemcast_proto::wire::babel::{self, Full, INFINITY, RawTlv, Seqno, Tlv, Writer};
 use rand_chacha::rand_core::RngCore;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// An IHU goes out with every third Hello (RFC 8966 appendix B), and at once when it says something new.
 const IHU_HELLOS: u16 = 3;
@@ -54,6 +54,7 @@ impl Engine {
                 unicast: Default::default(),
                 flood: Repeats::default(),
                 updates: Repeats::default(),
+                announced: BTreeSet::new(),
                 digest_at: None,
                 digests_left: 0,
             },
@@ -200,7 +201,7 @@ impl Engine {
         let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
         for destination in interface.updates.take(now.mono, usize::MAX, PACE, REPEAT) {
             if heard {
-                self.push(ifindex, None, Message::Update { destination, changed: true }, now.mono);
+                self.push(ifindex, None, Message::Update(destination), now.mono);
             }
         }
     }
@@ -236,7 +237,7 @@ impl Engine {
         let interval = self.update_interval();
         let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
         let source = interface.info.link_local;
-        let egress = Egress {
+        let mut egress = Egress {
             ifindex,
             link_local: source,
             ipv4: interface.info.ipv4,
@@ -244,6 +245,7 @@ impl Engine {
             settings: &self.config.babel,
             id: self.id,
             interval,
+            announced: false,
         };
         let mut payload = vec![0; interface.packet_len() - trailer_len];
         let mut writer = Writer::new(&mut payload, source);
@@ -260,12 +262,21 @@ impl Engine {
             let written = match message {
                 Message::Tlv(tlv) => writer.push(tlv),
                 Message::Bytes { kind, body } => writer.push(&Tlv::Other(RawTlv { kind: *kind, body })),
-                Message::Update { destination, changed } => {
-                    let update = self.routing.announcement(*destination, *changed, &egress);
+                Message::Update(destination) => {
+                    egress.announced = interface.announced.contains(destination);
+                    let update = self.routing.announcement(*destination, &egress);
                     let written = update.map_or(Ok(()), |update| writer.announce(&update));
-                    if let (Ok(()), Some(Announcement { router_id: Some(id), seqno, metric, .. })) = (written, update) {
-                        let distance = Distance { seqno, metric };
-                        self.routing.table.sources.announced(now.mono, *destination, id, distance);
+                    if let (Ok(()), Some(update)) = (written, update) {
+                        let distance = Distance { seqno: update.seqno, metric: update.metric };
+                        match update.router_id.filter(|_| update.metric != INFINITY) {
+                            Some(id) => {
+                                self.routing.table.sources.announced(now.mono, *destination, id, distance);
+                                interface.announced.insert(*destination);
+                            }
+                            // A single neighbour that asked is told; the others are still to be.
+                            None if address.is_none() => drop(interface.announced.remove(destination)),
+                            None => {}
+                        }
                     }
                     written
                 }
