@@ -20,6 +20,8 @@ const CLIENTS_MAX: usize = 64;
 const REQUEST_LEN_MAX: usize = 4096;
 /// Unread answers of one client.
 const OUTBOX_LEN_MAX: usize = 16 << 20;
+/// Unread events of a client that follows them; one that reads more slowly is told so and cut off.
+const EVENTS_LEN_MAX: usize = 1 << 18;
 /// A client that asks nothing for this long is cut off.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -28,6 +30,8 @@ struct Client {
     stream: MessageStream,
     /// A request was handed out and its answer is still to come; the next one is not read before.
     awaiting: bool,
+    /// It gets every event, and asks nothing more.
+    following: bool,
     /// To be closed once its answer is sent.
     closing: bool,
     active_at: Instant,
@@ -94,9 +98,38 @@ impl Api {
         self.pump(id, registry, now)
     }
 
+    /// Answers with the events so far, and sends the client every further one.
+    pub fn follow(&mut self, id: ClientId, so_far: api::Events, registry: &Registry, now: Instant) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.following = true;
+        }
+        self.answer(id, response::Body::Events(so_far), registry, now);
+    }
+
+    /// Sends an event to every client that follows.
+    pub fn publish(&mut self, event: &api::Event, registry: &Registry, now: Instant) {
+        let following: Vec<_> = self.clients.iter().filter(|(_, client)| client.following).map(|(id, _)| *id).collect();
+        for id in following {
+            let Some(client) = self.clients.get_mut(&id) else { continue };
+            let body = if client.stream.queued() > EVENTS_LEN_MAX {
+                client.following = false;
+                client.closing = true;
+                client.active_at = now;
+                let text = format!("events from number {} on are lost: they were read too slowly", event.number);
+                error(Code::Unavailable, text)
+            } else {
+                response::Body::Events(api::Events { events: vec![event.clone()] })
+            };
+            if let Err(error) = client.stream.send(&api::Response { body: Some(body) }) {
+                self.close(id, registry, &error);
+            }
+        }
+    }
+
     /// Cuts off clients that ask nothing.
     pub fn expire(&mut self, registry: &Registry, now: Instant) {
-        let idle = |client: &Client| !client.awaiting && now.duration_since(client.active_at) > IDLE_MAX;
+        let waits = |client: &Client| client.awaiting || client.following;
+        let idle = |client: &Client| !waits(client) && now.duration_since(client.active_at) > IDLE_MAX;
         let expired: Vec<_> = self.clients.iter().filter(|(_, client)| idle(client)).map(|(id, _)| *id).collect();
         for id in expired {
             self.close(id, registry, &StreamError::Closed);
@@ -126,7 +159,8 @@ impl Api {
                 continue;
             }
             let stream = MessageStream::new(socket, REQUEST_LEN_MAX, OUTBOX_LEN_MAX);
-            let mut client = Client { stream, awaiting: false, closing: refusal.is_some(), active_at: now };
+            let mut client =
+                Client { stream, awaiting: false, following: false, closing: refusal.is_some(), active_at: now };
             match refusal {
                 // It fits a fresh socket's buffer, so it is sent and the client can be let go at once.
                 Some(refusal) => {
@@ -149,7 +183,7 @@ impl Api {
                 Some(Asked { client: id, request })
             }
             Ok(None) => {
-                if client.closing && client.stream.is_flushed() {
+                if client.closing && client.stream.queued() == 0 {
                     self.close(id, registry, &StreamError::Closed);
                 }
                 None
@@ -167,6 +201,13 @@ impl Api {
             return Ok(None);
         }
         match client.stream.receive::<api::Request>()? {
+            Some(_) if client.following => {
+                client.closing = true;
+                client.following = false;
+                let text = "no request can follow `follow`; use another connection";
+                client.stream.send(&api::Response { body: Some(error(Code::Failed, text)) })?;
+                Ok(None)
+            }
             Some(api::Request { body: Some(request) }) => Ok(Some(request)),
             Some(api::Request { body: None }) => {
                 let text = "this version does not know the request; use gemctl and gemcastd of one version";

@@ -7,9 +7,12 @@ mod check;
 mod file;
 
 use crate::keyfile::Identity;
+use crate::routes;
 use gemcast_engine::config as engine;
+use gemcast_engine::input::Originated;
 use gemcast_engine::secret::Secret;
 use gemcast_proto::id::{Epoch, Group, Suite};
+use gemcast_proto::wire::babel::Prefix;
 use serde::Deserialize;
 use std::fmt;
 use std::net::IpAddr;
@@ -28,6 +31,11 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/gemcast";
 pub const DEFAULT_BABEL_PORT: u16 = 6696;
 /// The data port; the XDP program of this version knows no other.
 pub const DATA_PORT: u16 = 48623;
+
+/// Number of the kernel's main table (RT_TABLE_MAIN).
+pub const DEFAULT_TABLE: u32 = 254;
+/// The kernel's metric of Babel's routes: behind those of the kernel, an operator or DHCP to the same prefix.
+pub const DEFAULT_ROUTE_METRIC: u32 = 4096;
 
 /// A larger file is no configuration.
 const FILE_LEN_MAX: u64 = 4 << 20;
@@ -54,6 +62,32 @@ pub struct Config {
     pub announce_lead: Duration,
     /// Time a replaced key still opens.
     pub overlap: Duration,
+    /// The routing protocol.
+    pub babel: Babel,
+}
+
+/// The routing protocol.
+pub struct Babel {
+    /// What becomes of learnt routes.
+    pub routes: routes::Settings,
+    /// Prefixes announced as our own.
+    pub announce: Vec<Prefix>,
+    /// Whether the prefixes of trusted interfaces are announced, too.
+    pub redistribute_connected: bool,
+    /// How packets are authenticated (RFC 8967 §4.1).
+    pub mac: engine::MacAlgorithm,
+    /// IPv4 routes with an IPv6 next hop (RFC 9229).
+    pub ipv4_via_ipv6: bool,
+    /// Routes limited to a source prefix (RFC 9079).
+    pub source_specific: bool,
+    /// Hellos to every neighbour by unicast, too.
+    pub unicast_hellos: bool,
+    /// How round-trip times count (RFC 9616).
+    pub delay: Option<engine::DelayMetric>,
+    /// What is accepted from neighbours; the first rule that matches decides, and without one all is.
+    pub import: Vec<engine::PrefixRule>,
+    /// What is announced to neighbours, likewise.
+    pub export: Vec<engine::PrefixRule>,
 }
 
 /// The gateway itself.
@@ -68,6 +102,8 @@ pub struct Node {
     pub run_dir: PathBuf,
     /// Name of this instance.
     pub instance: String,
+    /// Whether sealed packets are relayed between untrusted interfaces, member of their group or not.
+    pub transit: bool,
 }
 
 /// Which side of the gateway an interface is on.
@@ -93,12 +129,37 @@ impl Role {
 /// One interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Interface {
-    /// Kernel name.
+    /// Kernel name, or a pattern of such names with `*` and `?`.
     pub name: String,
     /// Its side.
     pub role: Role,
     /// Whether Babel is spoken on it.
     pub babel: bool,
+    /// Whether Babel takes it for a lossy radio link; `None`: as the kernel says.
+    pub wireless: Option<bool>,
+}
+
+impl Interface {
+    /// Whether the name is a pattern.
+    pub fn is_pattern(&self) -> bool {
+        self.name.contains(['*', '?'])
+    }
+
+    /// Whether the name, or pattern, is that of an interface. A pattern never means the loopback interface.
+    pub fn matches(&self, name: &str) -> bool {
+        if self.is_pattern() { name != "lo" && glob(self.name.as_bytes(), name.as_bytes()) } else { self.name == name }
+    }
+}
+
+/// `*` stands for any characters, `?` for one. Names are at most 15 bytes, so that the recursion is shallow.
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => glob(rest, name) || (!name.is_empty() && glob(pattern, &name[1..])),
+        (Some((b'?', pattern)), Some((_, name))) => glob(pattern, name),
+        (Some((a, pattern)), Some((b, name))) => a == b && glob(pattern, name),
+        _ => false,
+    }
 }
 
 /// One group, or prefix of groups, and what happens to its packets.
@@ -160,11 +221,6 @@ impl Config {
         self.node.run_dir.join(&self.node.instance)
     }
 
-    /// The configured interface of a name.
-    pub fn interface(&self, name: &str) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.name == name)
-    }
-
     /// The part the engine wants. It owns its secrets, so they are duplicated here.
     pub fn engine(&self) -> engine::Config {
         engine::Config {
@@ -180,8 +236,27 @@ impl Config {
             sek_lifetime: self.sek_lifetime,
             announce_lead: self.announce_lead,
             overlap: self.overlap,
-            babel: engine::Babel { port: self.babel_port, ..engine::Babel::default() },
+            babel: engine::Babel {
+                port: self.babel_port,
+                mac: self.babel.mac,
+                ipv4_via_ipv6: self.babel.ipv4_via_ipv6,
+                source_specific: self.babel.source_specific,
+                delay: self.babel.delay,
+                unicast_hellos: self.babel.unicast_hellos,
+                import: self.babel.import.clone(),
+                export: self.babel.export.clone(),
+            },
         }
+    }
+
+    /// The prefixes announced as our own: the configured ones, and those of these prefixes of trusted interfaces if they
+    /// are wanted.
+    pub fn originated(&self, connected: impl Iterator<Item = Prefix>) -> Vec<Originated> {
+        let connected = connected.filter(|_| self.babel.redistribute_connected);
+        let mut prefixes: Vec<_> = self.babel.announce.iter().copied().chain(connected).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        prefixes.into_iter().map(|prefix| Originated { prefix, source: None, metric: 0 }).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod command;
+pub mod events;
 pub mod key;
 pub mod text;
 

@@ -3,27 +3,32 @@
 //! Whatever happens becomes an input of the engine; whatever the engine wants becomes a packet, a map entry or a log line.
 //! Nothing here decides anything about keys or routes, and no packet of user data comes by.
 
-use crate::api::{self, Api, Asked, ClientId};
+mod data_plane;
+mod requests;
+
+use crate::api::{Api, Asked, ClientId};
 use crate::babel::BabelSocket;
 use crate::clock;
 use crate::config::Config;
-use crate::events;
+use crate::events::{Entry, Journal, Severity};
 use crate::instance::Instance;
 use crate::interfaces::Interfaces;
-use crate::link::{DataPlaneLink, LinkEvent};
+use crate::link::DataPlaneLink;
 use crate::log::Throttle;
-use crate::maps::{Gtags, MapError, Maps};
+use crate::maps::{Gtags, Maps, Transits};
 use crate::netlink::Netlink;
 use crate::report::{Report, problem};
+use crate::routes::RouteTable;
 use crate::store::{State, Store};
 use gemcast_engine::Engine;
-use gemcast_engine::input::Input;
-use gemcast_engine::output::Output;
-use gemcast_proto::api::{Problem, error::Code, request, response};
+use gemcast_engine::input::{Input, Originated};
+use gemcast_engine::output::{Event, Output};
+use gemcast_proto::api::{Problem, request};
 use gemcast_proto::id::Group;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -40,10 +45,14 @@ const API: Token = Token(5);
 
 /// Datagrams taken in before other work gets its turn.
 const BABEL_BATCH: usize = 128;
-/// Heartbeat, packet counts, map repair.
+/// Heartbeat, packet counts, problems.
 const TICK: Duration = Duration::from_secs(1);
 /// How often the state is saved without a reason.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the maps are compared with what was written.
+const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
+/// How long changes of the groups to relay are gathered before the data plane is told.
+const TRANSIT_BATCH: Duration = Duration::from_millis(100);
 /// How long a client waits for fresh counters before it gets the last ones.
 const STATS_WAIT: Duration = Duration::from_millis(500);
 /// A wall clock further behind the last one seen went back.
@@ -96,6 +105,13 @@ pub struct Daemon {
     link: DataPlaneLink,
     maps: Option<Maps>,
     gtags: Gtags,
+    transits: Transits,
+    /// Groups to relay that are not configured, and when to look for new ones.
+    transit_groups: BTreeSet<Group>,
+    transit_at: Option<Instant>,
+    routes: RouteTable,
+    /// What the engine was told to announce.
+    originated: Vec<Originated>,
     engine: Engine,
     api: Api,
     /// Requests to be answered, at most one of each client.
@@ -106,7 +122,11 @@ pub struct Daemon {
     state: State,
     /// Trouble by the code of its [`Problem`].
     troubles: Vec<Problem>,
+    /// Every problem at the last look, by code and subject.
+    problems: BTreeMap<(String, String), Problem>,
+    journal: Journal,
     tick_at: Instant,
+    repair_at: Instant,
     save_at: Instant,
     send_failures: Throttle,
     refusals: Throttle,
@@ -128,6 +148,7 @@ impl Daemon {
             io::ErrorKind::AddrInUse => StartError::PortInUse(config.babel_port),
             _ => StartError::Io { what: "open the Babel socket", error },
         })?;
+        let routes = RouteTable::open(config.babel.routes, started).map_err(wrong("clean the kernel's routes"))?;
         let api =
             Api::listen(&instance.path().join("api.sock"), registry, API).map_err(wrong("listen on the API socket"))?;
         let link = DataPlaneLink::new(&config, LINK, started, clock::jitter);
@@ -162,6 +183,11 @@ impl Daemon {
             link,
             maps: None,
             gtags: Gtags::new(),
+            transits: Transits::new(),
+            transit_groups: BTreeSet::new(),
+            transit_at: None,
+            routes,
+            originated: Vec::new(),
             engine,
             api,
             asked: Vec::new(),
@@ -169,7 +195,10 @@ impl Daemon {
             store,
             state,
             troubles: Vec::new(),
+            problems: BTreeMap::new(),
+            journal: Journal::default(),
             tick_at: started,
+            repair_at: started,
             save_at: started,
             send_failures: Throttle::default(),
             refusals: Throttle::default(),
@@ -207,6 +236,9 @@ impl Daemon {
                         tracing::info!("stopping; the data plane goes on with the keys it has");
                         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
                         self.save();
+                        if let Err(error) = self.routes.purge() {
+                            tracing::error!("cannot remove our routes from the kernel's table: {error}");
+                        }
                         return Ok(());
                     }
                     RELOAD => self.on_reload(),
@@ -238,7 +270,8 @@ impl Daemon {
             return Duration::ZERO;
         }
         let now = Instant::now();
-        let mut due = self.tick_at.min(self.link.deadline());
+        let mut due = self.tick_at.min(self.repair_at).min(self.link.deadline()).min(self.routes.deadline());
+        due = self.transit_at.into_iter().fold(due, Instant::min);
         due = self.waiting.iter().map(|waiting| waiting.until).fold(due, Instant::min);
         let own = due.saturating_duration_since(now);
         match self.engine.next_deadline() {
@@ -261,6 +294,15 @@ impl Daemon {
             self.tick_at = instant + TICK;
             self.on_tick();
         }
+        if self.repair_at <= instant {
+            self.repair_at = instant + REPAIR_INTERVAL;
+            self.repair_maps();
+        }
+        if self.transit_at.is_some_and(|at| at <= instant) {
+            self.transit_at = None;
+            self.update_flows();
+        }
+        self.routes.tick(instant);
         if self.save_at <= instant {
             self.save_at = instant + SAVE_INTERVAL;
             self.save();
@@ -272,18 +314,30 @@ impl Daemon {
 
     fn on_tick(&mut self) {
         self.api.expire(self.poll.registry(), Instant::now());
-        if self.maps.is_none()
-            && let Some((_, incarnation)) = self.link.peer()
-        {
-            self.on_data_plane(incarnation);
+        self.attend_data_plane();
+        self.note_problems();
+    }
+
+    /// Turns problems that came or went since the last time into events.
+    fn note_problems(&mut self) {
+        let named = |problem: Problem| ((problem.code.clone(), problem.subject.clone()), problem);
+        let now: BTreeMap<_, _> = self.report().problems().into_iter().map(named).collect();
+        let before = std::mem::replace(&mut self.problems, now.clone());
+        // Whoever found it has logged it.
+        for problem in now.iter().filter(|(key, _)| !before.contains_key(*key)).map(|(_, problem)| problem) {
+            let entry = Entry::new(Severity::Warning, "problem_began", &problem.text).quietly();
+            self.record(entry.with("code", &problem.code).with("subject", &problem.subject).with("fix", &problem.fix));
         }
-        if let Some(maps) = &self.maps {
-            let now = clock::now();
-            maps.keys.heartbeat(now.mono.0 / 1_000);
-            for (key_id, packets) in maps.keys.sealed() {
-                self.engine.handle(now, Input::Sealed { key_id, packets });
-            }
+        for problem in before.iter().filter(|(key, _)| !now.contains_key(*key)).map(|(_, problem)| problem) {
+            let entry = Entry::new(Severity::Info, "problem_ended", &problem.text).quietly();
+            self.record(entry.with("code", &problem.code).with("subject", &problem.subject));
         }
+    }
+
+    /// Writes an event to the log, the list of recent ones, and whoever follows.
+    fn record(&mut self, entry: Entry) {
+        let event = self.journal.record(entry);
+        self.api.publish(event, self.poll.registry(), Instant::now());
     }
 
     fn on_netlink(&mut self) {
@@ -314,46 +368,6 @@ impl Daemon {
         }
     }
 
-    fn on_link(&mut self, heard: Vec<LinkEvent>) {
-        for event in heard {
-            match event {
-                LinkEvent::Up { incarnation } => self.on_data_plane(incarnation),
-                LinkEvent::Down => self.engine.handle(clock::now(), Input::DataPlaneDown),
-                LinkEvent::Applied(problems) => {
-                    problems.iter().for_each(|problem| tracing::warn!("data plane: {problem}"));
-                }
-                LinkEvent::MissingKey { key_id, group, epoch } => {
-                    self.engine.handle(clock::now(), Input::MissingKey { key_id, group, epoch });
-                }
-                LinkEvent::Stats => {
-                    let waiting = std::mem::take(&mut self.waiting);
-                    waiting.into_iter().for_each(|waiting| self.reply(waiting.client, &waiting.request));
-                }
-            }
-        }
-    }
-
-    /// Opens the maps of the data plane that just connected, unless they are open, and has the engine fill them.
-    fn on_data_plane(&mut self, incarnation: u64) {
-        let opened = match self.maps.take().filter(|maps| maps.keys.incarnation() == incarnation) {
-            Some(maps) => Ok(maps),
-            None => Maps::open(self.instance.path()),
-        };
-        let maps = match opened {
-            Ok(maps) => maps,
-            Err(error) => return self.begin_trouble("maps", "key maps", &error, "see the log of gemcast-dataplane"),
-        };
-        self.end_trouble("maps");
-        let (incarnation, keys) = (maps.keys.incarnation(), maps.keys.adoptable());
-        tracing::info!(keys = keys.len(), "key maps in use");
-        self.maps = Some(maps);
-        self.engine.handle(clock::now(), Input::DataPlaneUp { incarnation, keys });
-        // Only once everything wanted is there does the rest go: no packet misses a key in between.
-        self.settle();
-        let tidied = self.maps.as_ref().map_or(Ok(()), |maps| maps.tidy(&self.gtags));
-        self.check_written(tidied);
-    }
-
     /// Reads the configuration again, on SIGHUP. A wrong one changes nothing.
     fn on_reload(&mut self) {
         drain(&mut self.reload);
@@ -382,20 +396,30 @@ impl Daemon {
         self.config = config;
         tracing::info!(groups = self.config.groups.len(), "configuration reloaded");
         self.engine.handle(clock::now(), Input::Reconfigure(Box::new(self.config.engine())));
+        let configured = self.routes.configure(self.config.babel.routes, Instant::now());
+        if let Err(error) = configured {
+            tracing::error!("cannot move our routes to another table: {error}");
+        }
         self.configure_interfaces();
-        let heard = self.link.configure(&self.config, self.poll.registry(), Instant::now());
-        self.on_link(heard);
+        self.update_flows();
+        self.restore_maps();
     }
 
     fn configure_interfaces(&mut self) {
-        let inputs = self.interfaces.configure(&self.config);
-        self.tell_interfaces(inputs);
+        self.interfaces.configure(&self.config);
         self.update_interfaces();
     }
 
     fn update_interfaces(&mut self) {
         let inputs = self.interfaces.update(&self.netlink);
         self.tell_interfaces(inputs);
+        self.routes.audit_soon(Instant::now());
+        let originated = self.config.originated(self.interfaces.connected());
+        if originated != self.originated {
+            self.originated.clone_from(&originated);
+            self.engine.handle(clock::now(), Input::Originate(originated));
+        }
+        self.update_flows();
     }
 
     /// The socket joins before the engine sends, and leaves after the engine's last word.
@@ -431,7 +455,7 @@ impl Daemon {
                         tracing::warn!(interface, held_back, "cannot send a Babel packet: {error}");
                     }
                 }
-                Output::Event(event) => events::log(&event, &self.interfaces, &mut self.refusals),
+                Output::Event(event) => self.on_event(&event),
                 Output::InstallGtag { group, epoch, key } => {
                     let written = self.maps.as_ref().map_or(Ok(()), |maps| maps.install_gtag(&group, epoch, &key));
                     self.gtags.insert((group, epoch), key);
@@ -451,8 +475,8 @@ impl Daemon {
                     let written = self.maps.as_mut().map_or(Ok(()), |maps| maps.keys.activate(&group, key_id));
                     self.check_written(written);
                 }
-                // Routes are learnt and passed on; the kernel's tables are not written, and sealed frames not relayed.
-                Output::Route(_) | Output::Transit { .. } => {}
+                Output::Route(route) => self.routes.apply(&route, Instant::now()),
+                Output::Transit { key_id, ifindex } => self.steer_transit(key_id, ifindex),
                 Output::RemoveKey(key_id) => {
                     if let Some(maps) = &mut self.maps {
                         maps.keys.remove(key_id);
@@ -465,87 +489,30 @@ impl Daemon {
         }
     }
 
-    fn check_written(&mut self, written: Result<(), MapError>) {
-        if let Err(error) = written {
-            self.begin_trouble("maps", "key maps", &error, "see the log of gemcastd");
+    /// What a stranger can cause at will is held back beyond a few.
+    fn on_event(&mut self, event: &Event) {
+        let mut entry = Entry::of(event, &self.interfaces);
+        if matches!(event, Event::Refused { .. }) {
+            let Some(held_back) = self.refusals.permit(Instant::now()) else { return };
+            entry = entry.with("held_back", held_back);
         }
+        self.record(entry);
     }
 
-    /// Answers at once, or asks the data plane for fresh counters first.
-    fn on_request(&mut self, asked: Asked) {
-        use request::Body::{Groups, Interfaces, Status};
-        let now = Instant::now();
-        if self.link.is_up() && matches!(asked.request, Status(_) | Groups(_) | Interfaces(_)) {
-            self.waiting.push(Waiting { client: asked.client, request: asked.request, until: now + STATS_WAIT });
-            let heard = self.link.ask_stats(self.poll.registry(), now);
-            self.on_link(heard);
-        } else {
-            self.reply(asked.client, &asked.request);
-        }
-    }
-
-    fn reply(&mut self, client: ClientId, request: &request::Body) {
-        let answer = match request {
-            request::Body::RotateKey(rotate) => self.rotate(&rotate.group),
-            request => self.answer(request),
-        };
-        self.asked.extend(self.api.answer(client, answer, self.poll.registry(), Instant::now()));
-    }
-
-    fn answer(&self, request: &request::Body) -> response::Body {
-        use gemcast_proto::api;
-        let report = Report {
+    /// Everything an answer draws on.
+    fn report(&self) -> Report<'_> {
+        Report {
             config: &self.config,
             config_path: &self.config_path,
             engine: &self.engine,
             interfaces: &self.interfaces,
+            routes: &self.routes,
             link: &self.link,
             troubles: &self.troubles,
             started: self.started,
             now: Instant::now(),
             mono: clock::now().mono,
-        };
-        match request {
-            request::Body::Status(_) | request::Body::RotateKey(_) => response::Body::Status(report.status()),
-            request::Body::Nodes(_) => response::Body::Nodes(api::Nodes { nodes: report.nodes() }),
-            request::Body::Groups(_) => response::Body::Groups(api::Groups { groups: report.groups() }),
-            request::Body::Keys(_) => response::Body::Keys(api::Keys { keys: report.keys() }),
-            request::Body::Interfaces(_) => {
-                response::Body::Interfaces(api::Interfaces { interfaces: report.interfaces() })
-            }
-            request::Body::Neighbours(_) => {
-                response::Body::Neighbours(api::Neighbours { neighbours: report.neighbours() })
-            }
         }
-    }
-
-    /// `gemctl key rotate GROUP`.
-    fn rotate(&mut self, text: &str) -> response::Body {
-        let group: Group = match text.parse() {
-            Ok(group) => group,
-            Err(why) => return api::error(Code::NotFound, format!("\"{text}\" is {why}")),
-        };
-        let view = |engine: &Engine| engine.groups().into_iter().find(|view| view.group == group);
-        let Some(before) = view(&self.engine) else {
-            return api::error(Code::NotFound, format!("no group {group}; `gemctl group list` shows them"));
-        };
-        if before.suite.is_none() || !before.send {
-            let text = format!("group {group} has no key of this gateway: it is not sealed and sent here");
-            return api::error(Code::NotFound, text);
-        }
-        self.engine.handle(clock::now(), Input::RotateSek(group));
-        self.settle();
-        let Some(after) = view(&self.engine) else {
-            return api::error(Code::Failed, format!("group {group} vanished"));
-        };
-        let name = |key: Option<gemcast_proto::id::KeyId>| key.map(|key| key.to_string()).unwrap_or_default();
-        let next = after.next_key.or(after.active_key.map(|key| (key, clock::now().wall)));
-        response::Body::Rotated(gemcast_proto::api::Rotated {
-            group: group.to_string(),
-            old_key: name(before.active_key),
-            new_key: name(next.map(|(key, _)| key)),
-            takes_over_at_ms: next.map_or(0, |(_, at)| at.0),
-        })
     }
 
     /// A wall clock that went back makes new versions look old to the neighbours.

@@ -1,39 +1,156 @@
-//! What the engine wants an operator to know, as log lines.
+//! What happened, for operators: each event goes to the log, to the list of recent ones, and to those who follow.
 
 use crate::interfaces::Interfaces;
-use crate::log::Throttle;
 use gemcast_engine::output::Event;
-use std::time::Instant;
+use gemcast_proto::api;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Writes one event to the log. Refusals, which a stranger can cause at will, are held back beyond a few.
-pub fn log(event: &Event, interfaces: &Interfaces, refusals: &mut Throttle) {
-    match event {
-        Event::NeighbourUp { ifindex, address } => {
-            tracing::info!(interface = interfaces.name(*ifindex), %address, "neighbour up");
-        }
-        Event::NeighbourDown { ifindex, address } => {
-            tracing::warn!(interface = interfaces.name(*ifindex), %address, "neighbour down");
-        }
-        Event::SekMade { group, key_id } => tracing::info!(%group, key = %key_id, "key made"),
-        Event::SekLearnt { origin, group, key_id } => {
-            tracing::info!(%origin, %group, key = %key_id, "key learnt");
-        }
-        Event::Conflict { origin, kind, id } => {
-            tracing::error!(%origin, ?kind, id, "two objects of one name and version: the node's key is used twice");
-        }
-        Event::KeyIdTaken { origin, key_id } => {
-            tracing::error!(%origin, key = %key_id, "a key announced under the id of another one; the first one stays");
-        }
-        Event::OwnObjectRefused { kind, id, what } => {
-            tracing::error!(?kind, id, "an announcement of ours was not made: {what}");
-        }
-        Event::ObjectsMissing { node } => {
-            tracing::warn!(%node, "routes of a gateway arrive and its objects do not: a router between passes no GEM");
-        }
-        Event::Refused { ifindex, source, what } => {
-            if let Some(held_back) = refusals.permit(Instant::now()) {
-                tracing::warn!(interface = interfaces.name(*ifindex), %source, held_back, "refused: {what}");
+/// Events that are kept; older ones are forgotten.
+const RECENT_MAX: usize = 1024;
+
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// An operator may want to look.
+    Warning,
+    /// An operator has to look.
+    Error,
+}
+
+/// Something that happened, in words.
+pub struct Entry {
+    severity: Severity,
+    name: &'static str,
+    text: String,
+    fields: BTreeMap<&'static str, String>,
+    quiet: bool,
+}
+
+impl Entry {
+    /// An event under a stable name.
+    pub fn new(severity: Severity, name: &'static str, text: impl Into<String>) -> Self {
+        Self { severity, name, text: text.into(), fields: BTreeMap::new(), quiet: false }
+    }
+
+    /// Adds what it is about.
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.fields.insert(name, value.to_string());
+        self
+    }
+
+    /// Leaves it out of the log, which has it already.
+    pub fn quietly(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// An event of the engine's.
+    pub fn of(event: &Event, interfaces: &Interfaces) -> Self {
+        use Severity::{Error, Info, Warning};
+        match event {
+            Event::NeighbourUp { ifindex, address } => Self::new(Info, "neighbour_up", "neighbour up")
+                .with("interface", interfaces.name(*ifindex))
+                .with("address", address),
+            Event::NeighbourDown { ifindex, address } => Self::new(Warning, "neighbour_down", "neighbour down")
+                .with("interface", interfaces.name(*ifindex))
+                .with("address", address),
+            Event::SekMade { group, key_id } => {
+                Self::new(Info, "key_made", "key made").with("group", group).with("key", key_id)
             }
+            Event::SekLearnt { origin, group, key_id } => Self::new(Info, "key_learnt", "key learnt")
+                .with("origin", origin)
+                .with("group", group)
+                .with("key", key_id),
+            Event::Conflict { origin, kind, id } => {
+                let text = "two objects of one name and version: the node's key is used twice";
+                Self::new(Error, "conflict", text)
+                    .with("origin", origin)
+                    .with("kind", format_args!("{kind:?}"))
+                    .with("id", id)
+            }
+            Event::KeyIdTaken { origin, key_id } => {
+                let text = "a key announced under the id of another one; the first one stays";
+                Self::new(Error, "key_id_taken", text).with("origin", origin).with("key", key_id)
+            }
+            Event::OwnObjectRefused { kind, id, what } => {
+                Self::new(Error, "announcement_failed", format!("an announcement of ours was not made: {what}"))
+                    .with("kind", format_args!("{kind:?}"))
+                    .with("id", id)
+            }
+            Event::ObjectsMissing { node } => {
+                let text = "routes of a gateway arrive and its objects do not: a router between passes no GEM";
+                Self::new(Warning, "objects_missing", text).with("node", node)
+            }
+            Event::Refused { ifindex, source, what } => Self::new(Warning, "refused", format!("refused: {what}"))
+                .with("interface", interfaces.name(*ifindex))
+                .with("source", source),
         }
+    }
+}
+
+/// The recent events.
+#[derive(Default)]
+pub struct Journal {
+    recent: VecDeque<api::Event>,
+    count: u64,
+}
+
+impl Journal {
+    /// Takes in an event: writes it to the log, keeps it, and gives it back for those who follow.
+    pub fn record(&mut self, entry: Entry) -> &api::Event {
+        let Entry { severity, name, text, fields, quiet } = entry;
+        let mut about = String::new();
+        for (name, value) in &fields {
+            write!(about, " {name}={value}").expect("a String grows");
+        }
+        match severity {
+            _ if quiet => {}
+            Severity::Info => tracing::info!(event = name, "{text}{about}"),
+            Severity::Warning => tracing::warn!(event = name, "{text}{about}"),
+            Severity::Error => tracing::error!(event = name, "{text}{about}"),
+        }
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.count += 1;
+        self.recent.push_back(api::Event {
+            number: self.count,
+            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            severity: match severity {
+                Severity::Info => "info",
+                Severity::Warning => "warning",
+                Severity::Error => "error",
+            }
+            .into(),
+            name: name.into(),
+            text,
+            fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        });
+        self.recent.back().expect("pushed above")
+    }
+
+    /// The recent ones, the oldest first.
+    pub fn recent(&self) -> api::Events {
+        api::Events { events: self.recent.iter().cloned().collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_events_make_room_and_numbers_go_on() {
+        let mut journal = Journal::default();
+        for _ in 0..RECENT_MAX + 3 {
+            journal.record(Entry::new(Severity::Info, "tick", "tick").with("a", 1));
+        }
+        let recent = journal.recent().events;
+        assert_eq!((recent.len(), recent[0].number), (RECENT_MAX, 4));
+        assert_eq!(recent[0].fields["a"], "1");
     }
 }

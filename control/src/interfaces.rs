@@ -4,14 +4,17 @@
 use crate::config::{self, Config};
 use crate::netlink::{Link, Netlink};
 use gemcast_engine::input::{Input, Interface};
+use gemcast_proto::wire::babel::Prefix;
+use gemcast_xdp::layout::MAX_INTERFACES;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 const NO_ADDRESS: &str = "no usable IPv6 link-local address, which Babel needs";
 const CHECKING: &str = "its IPv6 link-local address is being checked for duplicates";
 
-/// One configured interface.
+/// One configured interface, or one that a configured pattern means.
 pub struct Configured {
-    /// As configured.
+    /// As configured, under its own name.
     pub config: config::Interface,
     /// The kernel's link of that name, if there is one.
     pub link: Option<Link>,
@@ -21,10 +24,13 @@ pub struct Configured {
     logged: Option<(State, &'static str)>,
 }
 
-/// Every configured interface, in the order of the configuration.
+/// Every configured interface, in the order of the configuration. Those that a pattern means are there as long as the
+/// kernel has them.
 #[derive(Default)]
 pub struct Interfaces {
+    rules: Vec<config::Interface>,
     configured: Vec<Configured>,
+    left_out: usize,
 }
 
 /// What became of an interface.
@@ -85,29 +91,54 @@ impl Configured {
             ipv4: link.ipv4.first().copied(),
             mtu: link.mtu,
             // The kernel's wireless stack marks its interfaces there.
-            wireless: Path::new("/sys/class/net").join(&link.name).join("phy80211").exists(),
+            wireless: self
+                .config
+                .wireless
+                .unwrap_or_else(|| Path::new("/sys/class/net").join(&link.name).join("phy80211").exists()),
         })
     }
 }
 
 impl Interfaces {
     /// Takes over a configuration; what is known of interfaces that stay is kept. Call [`Interfaces::update`] next.
-    pub fn configure(&mut self, config: &Config) -> Vec<Input<'static>> {
+    pub fn configure(&mut self, config: &Config) {
+        self.rules.clone_from(&config.interfaces);
+    }
+
+    /// The interfaces that are meant now: a name stands for itself and goes before every pattern, an earlier pattern
+    /// before a later one.
+    fn meant(&mut self, netlink: &Netlink) -> Vec<config::Interface> {
+        let mut taken: BTreeSet<&str> = BTreeSet::new();
+        taken.extend(self.rules.iter().filter(|rule| !rule.is_pattern()).map(|rule| rule.name.as_str()));
+        let mut names: Vec<_> = netlink.links().map(|link| link.name.as_str()).collect();
+        names.sort_unstable();
+        let mut meant = Vec::new();
+        for rule in &self.rules {
+            if rule.is_pattern() {
+                let new = names.iter().filter(|name| rule.matches(name) && taken.insert(name));
+                meant.extend(new.map(|name| config::Interface { name: (*name).to_owned(), ..rule.clone() }));
+            } else {
+                meant.push(rule.clone());
+            }
+        }
+        self.left_out = meant.len().saturating_sub(MAX_INTERFACES as usize);
+        meant.truncate(MAX_INTERFACES as usize);
+        meant
+    }
+
+    /// Compares with the kernel's table and says what the engine must hear.
+    pub fn update(&mut self, netlink: &Netlink) -> Vec<Input<'static>> {
         let mut old = std::mem::take(&mut self.configured);
-        for interface in &config.interfaces {
-            let known = old.iter().position(|known| known.config.name == interface.name);
-            let config = interface.clone();
+        for config in self.meant(netlink) {
+            let known = old.iter().position(|known| known.config.name == config.name);
             self.configured.push(match known {
                 Some(at) => Configured { config, ..old.swap_remove(at) },
                 None => Configured { config, link: None, told: None, logged: None },
             });
         }
-        old.into_iter().filter_map(|gone| gone.told).map(|told| Input::InterfaceDown(told.ifindex)).collect()
-    }
-
-    /// Compares with the kernel's table and says what the engine must hear.
-    pub fn update(&mut self, netlink: &Netlink) -> Vec<Input<'static>> {
-        let mut inputs = Vec::new();
+        let gone = old.into_iter().inspect(|gone| tracing::info!(interface = %gone.config.name, "interface is gone"));
+        let told = gone.filter_map(|gone| gone.told);
+        let mut inputs: Vec<_> = told.map(|told| Input::InterfaceDown(told.ifindex)).collect();
         for interface in &mut self.configured {
             interface.link = netlink.find(&interface.config.name).cloned();
             let state = interface.state();
@@ -139,6 +170,18 @@ impl Interfaces {
             interface.told = now;
         }
         inputs
+    }
+
+    /// Interfaces that patterns mean and that are too many for a data plane.
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// Prefixes on the links of trusted interfaces that are up.
+    pub fn connected(&self) -> impl Iterator<Item = Prefix> {
+        let trusted = self.configured.iter().filter(|interface| interface.config.role == config::Role::Trusted);
+        let up = trusted.filter(|interface| interface.state().0 == State::Up);
+        up.filter_map(|interface| interface.link.as_ref()).flat_map(Link::prefixes)
     }
 
     /// Every configured interface.

@@ -4,6 +4,7 @@
 //! one snapshot of everything the data plane shall do, and again after each change of the configuration.
 
 use crate::config::{Config, Protection, Role};
+use crate::interfaces::Interfaces;
 use crate::stream::{MessageStream, StreamError};
 use gemcast_proto::id::{self, Epoch, Group, KeyId};
 use gemcast_proto::link::{self, to_control, to_dataplane};
@@ -11,6 +12,7 @@ use gemcast_proto::message::MAX_MESSAGE_LEN;
 use gemcast_xdp::LAYOUT_VERSION;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -92,7 +94,7 @@ impl DataPlaneLink {
             state: State::Waiting { retry_at: now },
             retry: RETRY_MIN,
             trouble: String::new(),
-            snapshot: snapshot(config, 1),
+            snapshot: link::Snapshot::default(),
             applied: false,
             problems: Vec::new(),
             stats: None,
@@ -100,9 +102,23 @@ impl DataPlaneLink {
         }
     }
 
-    /// Replaces the flows, and tells the data plane if it is there.
-    pub fn configure(&mut self, config: &Config, registry: &Registry, now: Instant) -> Vec<LinkEvent> {
-        self.snapshot = snapshot(config, self.snapshot.generation + 1);
+    /// Replaces what the data plane shall do, if it is anything new, and tells the data plane if it is there.
+    ///
+    /// `transit` are groups whose sealed packets are relayed and that are not configured.
+    pub fn configure(
+        &mut self,
+        config: &Config,
+        interfaces: &Interfaces,
+        transit: &BTreeSet<Group>,
+        registry: &Registry,
+        now: Instant,
+    ) -> Vec<LinkEvent> {
+        let generation = self.snapshot.generation;
+        let snapshot = snapshot(config, interfaces, transit, generation);
+        if snapshot == self.snapshot && generation > 0 {
+            return Vec::new();
+        }
+        self.snapshot = link::Snapshot { generation: generation + 1, ..snapshot };
         self.applied = false;
         let mut events = Vec::new();
         let message = to_dataplane::Body::Snapshot(self.snapshot.clone());
@@ -344,29 +360,35 @@ pub fn group(address: &[u8], prefix_len: u32) -> Option<Group> {
 }
 
 /// Everything the data plane shall do.
-fn snapshot(config: &Config, generation: u64) -> link::Snapshot {
-    let interfaces = config.interfaces.iter().map(|interface| link::Interface {
-        name: interface.name.clone(),
-        role: match interface.role {
+fn snapshot(config: &Config, interfaces: &Interfaces, transit: &BTreeSet<Group>, generation: u64) -> link::Snapshot {
+    let interfaces = interfaces.iter().map(|interface| link::Interface {
+        name: interface.config.name.clone(),
+        role: match interface.config.role {
             Role::Trusted => link::Role::Trusted.into(),
             Role::Untrusted => link::Role::Untrusted.into(),
         },
     });
-    let flows = config.groups.iter().map(|rule| link::Flow {
-        group: rule.group.mapped().to_vec(),
-        prefix_len: rule.group.mapped_prefix_len().into(),
-        sealed: matches!(rule.protection, Protection::Sealed { .. }),
-        ports: rule.ports.iter().map(|&port| port.into()).collect(),
-        sources: rule.sources.iter().map(|&source| id::map(source).to_vec()).collect(),
-        send: rule.send,
-        receive: rule.receive,
+    let configured = config.groups.iter().map(|rule| {
+        let sealed = matches!(rule.protection, Protection::Sealed { .. });
+        link::Flow {
+            ports: rule.ports.iter().map(|&port| port.into()).collect(),
+            sources: rule.sources.iter().map(|&source| id::map(source).to_vec()).collect(),
+            send: rule.send,
+            receive: rule.receive,
+            transit: sealed && config.node.transit,
+            ..flow(&rule.group, sealed)
+        }
     });
+    let relayed = transit.iter().map(|group| link::Flow { transit: true, ..flow(group, true) });
     link::Snapshot {
         generation,
         interfaces: interfaces.collect(),
-        flows: flows.collect(),
-        key_queue: None,
-        replay_window: 0,
-        ttl: 0,
+        flows: configured.chain(relayed).collect(),
+        ..link::Snapshot::default()
     }
+}
+
+fn flow(group: &Group, sealed: bool) -> link::Flow {
+    let prefix_len = group.mapped_prefix_len().into();
+    link::Flow { group: group.mapped().to_vec(), prefix_len, sealed, ..link::Flow::default() }
 }

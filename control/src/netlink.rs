@@ -3,6 +3,7 @@
 //! The whole table is read at the start and again whenever the kernel says that notifications were lost, so it is never
 //! stale for long. It holds every interface of the network namespace; what becomes of them is decided elsewhere.
 
+use gemcast_proto::wire::babel::Prefix;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -42,6 +43,15 @@ pub struct Link {
     pub link_local: BTreeSet<Ipv6Addr>,
     /// IPv6 link-local addresses that are still being checked for duplicates.
     pub tentative: BTreeSet<Ipv6Addr>,
+    /// Routable addresses and the prefix of the link that each is from.
+    connected: BTreeSet<(IpAddr, Prefix)>,
+}
+
+impl Link {
+    /// Prefixes that are on the link.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> {
+        self.connected.iter().map(|(_, prefix)| *prefix)
+    }
 }
 
 /// The table and the socket it is kept up to date from.
@@ -217,9 +227,13 @@ impl Netlink {
                 _ => {}
             }
         }
-        // On point-to-point links IFA_ADDRESS is the other end and IFA_LOCAL ours.
+        // On point-to-point links IFA_ADDRESS is the other end, which the prefix is of, and IFA_LOCAL ours.
+        let prefix = address.or(local).and_then(|of| Prefix::new(of, message.header.prefix_len).ok());
+        let routable = |ip: &IpAddr| !ip.is_loopback() && !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let connected = local.or(address).filter(routable).zip(prefix);
+        let reached = connected.is_some_and(|connected| set(&mut link.connected, connected, present));
         match local.or(address) {
-            Some(IpAddr::V4(ip)) => set(&mut link.ipv4, ip, present),
+            Some(IpAddr::V4(ip)) => set(&mut link.ipv4, ip, present) || reached,
             Some(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
                 let failed = flags.contains(AddressFlags::Dadfailed);
                 let optimistic = flags.contains(AddressFlags::Optimistic);
@@ -227,7 +241,7 @@ impl Netlink {
                 let usable = set(&mut link.link_local, ip, present && !tentative && !failed);
                 set(&mut link.tentative, ip, present && tentative) || usable
             }
-            _ => false,
+            _ => reached,
         }
     }
 }

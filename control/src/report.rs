@@ -3,9 +3,10 @@
 use crate::config::{Config, GroupRule, Protection};
 use crate::interfaces::{Configured, Interfaces, State};
 use crate::link::{self, DataPlaneLink};
+use crate::routes::{Destination, RouteTable, Standing};
 use gemcast_engine::Engine;
 use gemcast_engine::time::Instant as Mono;
-use gemcast_engine::view::{Counters, SyncState};
+use gemcast_engine::view::{RouteView, SyncState};
 use gemcast_proto::api;
 use gemcast_proto::id::NodeId;
 use gemcast_proto::link::{FlowStats, InterfaceStats, ReasonCount};
@@ -24,6 +25,8 @@ pub struct Report<'a> {
     pub engine: &'a Engine,
     /// Configured interfaces.
     pub interfaces: &'a Interfaces,
+    /// The kernel's routes.
+    pub routes: &'a RouteTable,
     /// Connection to the data plane.
     pub link: &'a DataPlaneLink,
     /// Trouble that the owner of the parts knows of.
@@ -77,12 +80,12 @@ impl Report<'_> {
                 passed: sum(|interface| interface.passed_total),
                 dropped: sum(|interface| interface.dropped_total),
             }),
-            control: Some(api::Control { counters: counters(&self.engine.counters) }),
+            control: Some(api::Control { counters: self.counters() }),
         }
     }
 
     /// Everything that is not as it should be.
-    fn problems(&self) -> Vec<api::Problem> {
+    pub fn problems(&self) -> Vec<api::Problem> {
         let mut problems = self.troubles.to_vec();
         if !self.link.is_up() {
             let why = self.link.trouble();
@@ -112,6 +115,14 @@ impl Report<'_> {
                 let fix = "use a driver with native XDP; `ethtool -i` names the one in use";
                 problems.push(problem("xdp_skb", name, text, fix));
             }
+        }
+        if self.interfaces.left_out() > 0 {
+            let text = format!("{} more interfaces match than a data plane can serve", self.interfaces.left_out());
+            problems.push(problem("interfaces_full", "interfaces", text, "narrow the patterns of [[interface]]"));
+        }
+        if let Some((count, why)) = self.routes.trouble() {
+            let text = format!("{count} not as it should be in the kernel's table: {why}");
+            problems.push(problem("routes_refused", "routes", text, "gemctl route list"));
         }
         for group in self.engine.groups() {
             if self.link.is_up() && group.suite.is_some() && group.send && group.active_key.is_none() {
@@ -245,6 +256,42 @@ impl Report<'_> {
         self.link.stats()?.1.interfaces.iter().find(|stats| stats.name == name)
     }
 
+    /// `gemctl route list`.
+    pub fn routes(&self) -> Vec<api::Route> {
+        let names: BTreeMap<NodeId, String> =
+            self.engine.nodes().into_iter().map(|node| (node.id, node.name)).collect();
+        let route = |route: RouteView| {
+            let destination = Destination { prefix: route.prefix, source: route.source };
+            let (kernel, reason) = match self.routes.standing(&destination) {
+                Standing::Installed if route.selected => ("installed", ""),
+                Standing::Refused(why) if route.selected => ("refused", why),
+                _ => ("", ""),
+            };
+            let (interface, neighbour) = match route.neighbour {
+                Some((ifindex, address)) => (self.interfaces.name(ifindex).to_owned(), address.to_string()),
+                None => Default::default(),
+            };
+            api::Route {
+                prefix: route.prefix.to_string(),
+                source: route.source.map(|source| source.to_string()).unwrap_or_default(),
+                router_id: route.router_id.to_string(),
+                router_name: names.get(&route.router_id).cloned().unwrap_or_default(),
+                own: route.neighbour.is_none(),
+                interface,
+                neighbour,
+                next_hop: route.next_hop.map(|next_hop| next_hop.to_string()).unwrap_or_default(),
+                seqno: route.seqno.into(),
+                refmetric: route.refmetric.into(),
+                metric: route.metric.into(),
+                selected: route.selected,
+                feasible: route.feasible,
+                kernel: kernel.into(),
+                reason: reason.into(),
+            }
+        };
+        self.engine.routes().into_iter().map(route).collect()
+    }
+
     /// `gemctl neighbour list`.
     pub fn neighbours(&self) -> Vec<api::Neighbour> {
         let neighbour = |neighbour: gemcast_engine::view::NeighbourView| {
@@ -270,35 +317,43 @@ impl Report<'_> {
         };
         self.engine.neighbours().into_iter().map(neighbour).collect()
     }
+
+    /// What the control plane counted, under stable names.
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let (counters, routes) = (&self.engine.counters, self.routes.counts);
+        let named = [
+            ("packets_sent", counters.packets_sent),
+            ("bytes_sent", counters.bytes_sent),
+            ("packets_received", counters.packets_received),
+            ("refused_malformed", counters.refused_malformed),
+            ("refused_mac", counters.refused_mac),
+            ("refused_replay", counters.refused_replay),
+            ("refused_tlv", counters.refused_tlv),
+            ("refused_object", counters.refused_object),
+            ("refused_quota", counters.refused_quota),
+            ("challenges_sent", counters.challenges_sent),
+            ("objects_accepted", counters.objects_accepted),
+            ("objects_repeated", counters.objects_repeated),
+            ("objects_sent", counters.objects_sent),
+            ("conflicts", counters.conflicts),
+            ("seks_made", counters.seks_made),
+            ("seks_installed", counters.seks_installed),
+            ("unwrap_failed", counters.unwrap_failed),
+            ("refused_routes", counters.refused_routes),
+            ("unfeasible_updates", counters.unfeasible_updates),
+            ("seqno_requests_sent", counters.seqno_requests_sent),
+            ("kernel_routes", self.routes.installed() as u64),
+            ("kernel_route_changes", routes.changes),
+            ("kernel_routes_refused", routes.refused),
+            ("kernel_routes_restored", routes.restored),
+        ];
+        named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+    }
 }
 
 /// A problem for the list.
 pub fn problem(code: &str, subject: impl ToString, text: impl Into<String>, fix: impl Into<String>) -> api::Problem {
     api::Problem { code: code.into(), subject: subject.to_string(), text: text.into(), fix: fix.into() }
-}
-
-/// The engine's counters under their stable names.
-fn counters(counters: &Counters) -> BTreeMap<String, u64> {
-    let named = [
-        ("packets_sent", counters.packets_sent),
-        ("bytes_sent", counters.bytes_sent),
-        ("packets_received", counters.packets_received),
-        ("refused_malformed", counters.refused_malformed),
-        ("refused_mac", counters.refused_mac),
-        ("refused_replay", counters.refused_replay),
-        ("refused_tlv", counters.refused_tlv),
-        ("refused_object", counters.refused_object),
-        ("refused_quota", counters.refused_quota),
-        ("challenges_sent", counters.challenges_sent),
-        ("objects_accepted", counters.objects_accepted),
-        ("objects_repeated", counters.objects_repeated),
-        ("objects_sent", counters.objects_sent),
-        ("conflicts", counters.conflicts),
-        ("seks_made", counters.seks_made),
-        ("seks_installed", counters.seks_installed),
-        ("unwrap_failed", counters.unwrap_failed),
-    ];
-    named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 /// Frames passed to the kernel and frames dropped, by reason. A reason this version does not know counts as a drop.

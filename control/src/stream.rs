@@ -90,8 +90,8 @@ impl MessageStream {
         Ok(())
     }
 
-    /// Whether everything queued has been sent.
-    pub fn is_flushed(&self) -> bool {
-        self.outbox.len() == self.sent
+    /// Bytes that wait to be sent.
+    pub fn queued(&self) -> usize {
+        self.outbox.len() - self.sent
     }
 }

@@ -115,7 +115,7 @@ fn a_full_file_is_taken_as_written() {
     let config = Site::new().parse(text).unwrap();
     assert_eq!(config.instance_dir(), PathBuf::from("/tmp/run/left"));
     assert_eq!((config.bootstrap_keys.len(), config.babel_port), (2, 7000));
-    assert!(config.interface("lan0").unwrap().babel && !config.interface("wan0").unwrap().babel);
+    assert!(config.interfaces[0].babel && !config.interfaces[1].babel);
     let group = &config.groups[0];
     assert_eq!((group.group.to_string().as_str(), group.ports.as_slice()), ("ff3e::/32", &[5000, 5001][..]));
     assert_eq!(group.sources, ["2001:db8::1".parse::<std::net::IpAddr>().unwrap()]);
@@ -342,4 +342,91 @@ proptest::proptest! {
             assert!(errors.to_string().lines().all(|line| line.starts_with("/nowhere/gemcast.toml")), "{errors}");
         }
     }
+}
+
+#[test]
+fn babel_has_defaults_and_every_key_of_it_counts() {
+    let site = Site::new();
+    let config = site.parse(&format!("{HEAD}{INTERFACES}{GROUP}")).unwrap();
+    assert!(config.node.transit && config.babel.routes.install && !config.babel.redistribute_connected);
+    assert_eq!((config.babel.routes.table, config.babel.routes.metric), (254, 4096));
+
+    let config = site
+        .parse(&format!(
+            r#"{HEAD}{INTERFACES}{GROUP}
+            [babel]
+            install_routes = false
+            table = 100042
+            route_metric = 20
+            announce = ["10.1.0.0/24", "2001:db8::/32", "0.0.0.0/0"]
+            redistribute_connected = true
+            mac = "blake2s"
+            ipv4_via_ipv6 = false
+            source_specific = false
+            unicast_hellos = true
+            rtt = {{ min = "10ms", max = "120ms", penalty = 150 }}
+            [[babel.filter]]
+            direction = "in"
+            prefix = "10.0.0.0/8"
+            action = "accept"
+            [[babel.filter]]
+            direction = "in"
+            prefix = "0.0.0.0/0"
+            action = "refuse"
+            [[babel.filter]]
+            direction = "out"
+            prefix = "fd00::/8"
+            action = "refuse"
+            "#
+        ))
+        .unwrap();
+    let settings = gemcast_control::routes::Settings { install: false, table: 100_042, metric: 20 };
+    assert_eq!(config.babel.routes, settings);
+    let connected = ["10.7.0.0/24".parse().unwrap(), "10.1.0.0/24".parse().unwrap()];
+    let own: Vec<_> = config.originated(connected.into_iter()).iter().map(|own| own.prefix.to_string()).collect();
+    assert_eq!(own, ["0.0.0.0/0", "10.1.0.0/24", "10.7.0.0/24", "2001:db8::/32"], "each once");
+    let engine = config.engine().babel;
+    assert_eq!((engine.mac, engine.port), (gemcast_engine::config::MacAlgorithm::Blake2s, 6696));
+    assert!(!engine.ipv4_via_ipv6 && !engine.source_specific && engine.unicast_hellos);
+    assert_eq!(engine.delay.unwrap().penalty, 150);
+    let rules: Vec<_> = engine.import.iter().map(|rule| (rule.within.to_string(), rule.accept)).collect();
+    assert_eq!(rules, [("10.0.0.0/8".to_owned(), true), ("0.0.0.0/0".to_owned(), false)]);
+    assert_eq!((engine.export.len(), engine.export[0].accept), (1, false));
+}
+
+#[test]
+fn mistakes_about_routes_are_told_with_their_place() {
+    let site = Site::new();
+    let base = format!("{HEAD}{INTERFACES}{GROUP}[babel]\n");
+    let line = base.lines().count() + 1;
+    for (text, expected) in [
+        (r#"announce = ["10.1.0.1/24"]"#, "\"10.1.0.1/24\" is not a prefix (expected one like 10.0.0.0/8"),
+        (r#"announce = ["10.0.0.0/8", "10.0.0.0/8"]"#, "prefix 10.0.0.0/8 is listed twice; remove one"),
+        (r#"announce = ["239.0.0.0/8"]"#, "prefix 239.0.0.0/8 is not routable"),
+        (r#"announce = ["fe80::/64"]"#, "prefix fe80::/64 is not routable"),
+        ("table = 255", "table 255 is not for routes of ours; expected 254 (main), or one of your own"),
+        ("route_metric = 0", "route_metric is 0; expected 1 to 4294967295"),
+        (r#"rtt = { min = "2s", max = "1s", penalty = 9 }"#, "rtt from 2s to 1s; expected min below max"),
+        (r#"mac = "md5""#, "unknown value \"md5\" in [babel]; expected one of hmac-sha256, blake2s"),
+        ("instal_routes = true", "unknown key \"instal_routes\" in [babel]; did you mean \"install_routes\"?"),
+    ] {
+        let refusal = site.refusal(&format!("{base}{text}\n"));
+        assert!(refusal.contains(&format!("gemcast.toml:{line}:")) && refusal.contains(expected), "{text}: {refusal}");
+    }
+    let filter = "[[babel.filter]]\ndirection = \"both\"\nprefix = \"::/0\"\naction = \"accept\"\n";
+    let refusal = site.refusal(&format!("{base}{filter}"));
+    assert!(refusal.contains("unknown value \"both\" in [[babel.filter]]; expected one of in, out"), "{refusal}");
+}
+
+#[test]
+fn an_interface_may_be_a_pattern() {
+    let text = INTERFACES.replace("\"wan0\"", "\"w?n*\"");
+    let config = Site::new().parse(&format!("{HEAD}{text}{GROUP}")).unwrap();
+    let [lan, wan] = &config.interfaces[..] else { panic!("two") };
+    assert!(!lan.is_pattern() && lan.matches("lan0") && !lan.matches("lan00"));
+    assert!(wan.is_pattern());
+    assert!(["wan", "wan0", "wxn.100"].iter().all(|name| wan.matches(name)));
+    assert!(!["wn0", "lan0", "awan", ""].iter().any(|name| wan.matches(name)));
+    let all = gemcast_control::config::Interface { name: "*".into(), ..wan.clone() };
+    assert!(all.matches("eth0") && !all.matches("lo"), "a pattern never means the loopback interface");
 }

@@ -2,10 +2,12 @@
 
 use super::file::{self, File, Parsed, Span};
 use super::{
-    Config, ConfigError, ConfigErrors, DATA_PORT, DEFAULT_BABEL_PORT, DEFAULT_INSTANCE, DEFAULT_RUN_DIR,
-    DEFAULT_STATE_DIR, GroupRule, Interface, Node, Protection, Role,
+    Babel, Config, ConfigError, ConfigErrors, DATA_PORT, DEFAULT_BABEL_PORT, DEFAULT_INSTANCE, DEFAULT_ROUTE_METRIC,
+    DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, GroupRule, Interface, Node, Protection, Role,
 };
 use crate::keyfile::{self, KeyFileError};
+use crate::routes;
+use gemcast_engine::config::{DelayMetric, MacAlgorithm, PrefixRule};
 use gemcast_engine::secret::Secret;
 use gemcast_proto::id::{Epoch, Suite};
 use gemcast_xdp::layout::{MAX_INTERFACES, MAX_PORTS};
@@ -165,8 +167,10 @@ impl Checker<'_> {
             );
             self.refuse(&lifetime_at, message);
         }
+        let babel = self.babel(file.babel);
         Some(Config {
             node: node?,
+            babel,
             bootstrap_keys,
             babel_port,
             interfaces,
@@ -200,7 +204,62 @@ impl Checker<'_> {
             state_dir: node.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             run_dir,
             instance,
+            transit: node.transit,
         })
+    }
+
+    fn babel(&mut self, babel: file::Babel) -> Babel {
+        let table = babel.table.as_ref().map_or(DEFAULT_TABLE, |table| *table.get_ref());
+        if let Some(place) = babel.table.filter(|_| matches!(table, 0 | 255)) {
+            let message = format!("table {table} is not for routes of ours; expected 254 (main), or one of your own");
+            self.refuse(&place.span(), message);
+        }
+        let metric = babel.route_metric.as_ref().map_or(DEFAULT_ROUTE_METRIC, |metric| *metric.get_ref());
+        if let Some(place) = babel.route_metric.filter(|_| metric == 0) {
+            self.refuse(&place.span(), "route_metric is 0; expected 1 to 4294967295, less is preferred");
+        }
+        let mut announce = Vec::new();
+        for prefix in &babel.announce {
+            let Parsed(checked) = *prefix.get_ref();
+            if announce.contains(&checked) {
+                self.refuse(&prefix.span(), format!("prefix {checked} is listed twice; remove one"));
+            } else if !is_routable(checked.address()) {
+                let message = format!("prefix {checked} is not routable; expected one of unicast addresses");
+                self.refuse(&prefix.span(), message);
+            } else {
+                announce.push(checked);
+            }
+        }
+        let delay = babel.rtt.map(|rtt| {
+            let file::RoundTrip { min: Parsed(Span(min)), max: Parsed(Span(max)), penalty } = *rtt.get_ref();
+            if min >= max {
+                self.refuse(&rtt.span(), format!("rtt from {min:?} to {max:?}; expected min below max"));
+            }
+            DelayMetric { min, max, penalty }
+        });
+        let rules = |direction| {
+            let rules = babel.filter.iter().filter(|filter| filter.direction == direction);
+            let rule = |filter: &file::Filter| PrefixRule {
+                within: filter.prefix.0,
+                accept: filter.action == file::Action::Accept,
+            };
+            rules.map(rule).collect()
+        };
+        Babel {
+            routes: routes::Settings { install: babel.install_routes, table, metric },
+            announce,
+            redistribute_connected: babel.redistribute_connected,
+            mac: match babel.mac {
+                file::Mac::HmacSha256 => MacAlgorithm::HmacSha256,
+                file::Mac::Blake2s => MacAlgorithm::Blake2s,
+            },
+            ipv4_via_ipv6: babel.ipv4_via_ipv6,
+            source_specific: babel.source_specific,
+            unicast_hellos: babel.unicast_hellos,
+            delay,
+            import: rules(file::Direction::In),
+            export: rules(file::Direction::Out),
+        }
     }
 
     fn bootstrap_keys(&mut self, files: &Spanned<file::OneOrMany<PathBuf>>) -> Vec<Secret<32>> {
@@ -247,6 +306,7 @@ impl Checker<'_> {
                 name: name.clone(),
                 role: interface.role,
                 babel: interface.babel.unwrap_or(interface.role == Role::Untrusted),
+                wireless: interface.wireless,
             });
         }
         checked
@@ -391,6 +451,15 @@ impl Checker<'_> {
         let base = self.source.path.parent().unwrap_or(Path::new(""));
         read(&base.join(file)).map_err(|error| self.refuse(span, error.to_string())).ok()
     }
+}
+
+/// Whether routes to an address leave the host and the link (RFC 8966 has no use for others).
+fn is_routable(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(address.is_loopback() || address.is_multicast() || link_local)
 }
 
 /// Whether an instance can live there: its name becomes a directory with sockets in it.

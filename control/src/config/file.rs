@@ -2,6 +2,7 @@
 //!
 //! Nothing here is checked beyond its syntax; [`super`] turns these types into a checked [`super::Config`].
 
+use gemcast_proto::wire::babel::Prefix;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use std::fmt;
@@ -26,6 +27,8 @@ pub(super) struct File {
     pub(super) resilience: Resilience,
     #[serde(default)]
     pub(super) keys: Keys,
+    #[serde(default)]
+    pub(super) babel: Babel,
 }
 
 /// `[node]`
@@ -37,6 +40,8 @@ pub(super) struct Node {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) run_dir: Option<PathBuf>,
     pub(super) instance: Option<Spanned<String>>,
+    #[serde(default = "yes")]
+    pub(super) transit: bool,
 }
 
 /// `[domain]`
@@ -55,6 +60,7 @@ pub(super) struct Interface {
     pub(super) name: Spanned<String>,
     pub(super) role: super::Role,
     pub(super) babel: Option<bool>,
+    pub(super) wireless: Option<bool>,
 }
 
 /// `[[group]]`
@@ -100,6 +106,85 @@ pub(super) struct Keys {
     pub(super) sek_lifetime: Option<Spanned<Parsed<Span>>>,
     pub(super) announce_lead: Option<Spanned<Parsed<Span>>>,
     pub(super) overlap: Option<Spanned<Parsed<Span>>>,
+}
+
+/// `[babel]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Babel {
+    pub(super) install_routes: bool,
+    pub(super) table: Option<Spanned<u32>>,
+    pub(super) route_metric: Option<Spanned<u32>>,
+    pub(super) announce: Vec<Spanned<Parsed<Prefix>>>,
+    pub(super) redistribute_connected: bool,
+    pub(super) mac: Mac,
+    pub(super) ipv4_via_ipv6: bool,
+    pub(super) source_specific: bool,
+    pub(super) unicast_hellos: bool,
+    pub(super) rtt: Option<Spanned<RoundTrip>>,
+    pub(super) filter: Vec<Filter>,
+}
+
+impl Default for Babel {
+    fn default() -> Self {
+        Self {
+            install_routes: true,
+            table: None,
+            route_metric: None,
+            announce: Vec::new(),
+            redistribute_connected: false,
+            mac: Mac::default(),
+            ipv4_via_ipv6: true,
+            source_specific: true,
+            unicast_hellos: false,
+            rtt: None,
+            filter: Vec::new(),
+        }
+    }
+}
+
+/// Value of `rtt`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoundTrip {
+    pub(super) min: Parsed<Span>,
+    pub(super) max: Parsed<Span>,
+    pub(super) penalty: u16,
+}
+
+/// `[[babel.filter]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    pub(super) direction: Direction,
+    pub(super) prefix: Parsed<Prefix>,
+    pub(super) action: Action,
+}
+
+/// Value of `direction`.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Direction {
+    In,
+    Out,
+}
+
+/// Value of `action`.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Action {
+    Accept,
+    Refuse,
+}
+
+/// Value of `mac`.
+#[derive(Deserialize, Default, Clone, Copy)]
+pub(super) enum Mac {
+    #[default]
+    #[serde(rename = "hmac-sha256")]
+    HmacSha256,
+    #[serde(rename = "blake2s")]
+    Blake2s,
 }
 
 /// Value of `protection`; left out, a group is sealed.

@@ -1,9 +1,9 @@
 //! gemctl's command line, and what each command does.
 
-use super::{Exit, Failure, Form, client, key, show, text};
+use super::{Exit, Failure, Form, client, events, key, show, text};
 use crate::config::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
 use clap::{Args, Parser, Subcommand};
-use gemcast_proto::api::{Empty, RotateKey, request, response};
+use gemcast_proto::api::{self, Empty, RotateKey, request, response};
 use std::path::{Path, PathBuf};
 
 /// Show and change a running gemcast gateway, and make its keys.
@@ -57,7 +57,18 @@ enum Command {
     Iface(List),
     /// Babel neighbours
     #[command(subcommand)]
-    Neighbour(List),
+    Neighbour(NeighbourCommand),
+    /// Babel routes
+    #[command(subcommand)]
+    Route(List),
+    /// How the neighbours' tables of keys and gateways compare to ours
+    Sync,
+    /// What happened, the latest events first to last
+    Events {
+        /// Go on with every new event, until interrupted
+        #[arg(long)]
+        follow: bool,
+    },
     /// Keys, and files of keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -67,6 +78,17 @@ enum Command {
 enum List {
     /// List them
     List,
+}
+
+#[derive(Subcommand)]
+enum NeighbourCommand {
+    /// List them
+    List,
+    /// Show one, with its routes
+    Show {
+        /// Its address, and the interface where several have it: fe80::1 or fe80::1%wan0
+        address: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -86,6 +108,14 @@ enum KeyCommand {
         /// The file, which must not exist
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+    },
+    /// Print what Babel routers of other makes need to take part: SECRET (no gemcastd needed, root only)
+    BabelMac {
+        /// The bootstrap key's file
+        file: PathBuf,
+        /// How packets are authenticated: `mac` in [babel]
+        #[arg(long, value_enum, default_value_t)]
+        algorithm: key::Mac,
     },
     /// Show the public part of a key file (no gemcastd needed)
     Show {
@@ -109,7 +139,17 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Node(List::List) => list(form, &socket, request::Body::Nodes(Empty {})),
         Command::Group(List::List) => list(form, &socket, request::Body::Groups(Empty {})),
         Command::Iface(List::List) => list(form, &socket, request::Body::Interfaces(Empty {})),
-        Command::Neighbour(List::List) => list(form, &socket, request::Body::Neighbours(Empty {})),
+        Command::Neighbour(NeighbourCommand::Show { address }) => neighbour(form, &socket, &address),
+        Command::Route(List::List) => list(form, &socket, request::Body::Routes(Empty {})),
+        Command::Sync => match client::ask(&socket, request::Body::Neighbours(Empty {}))? {
+            response::Body::Neighbours(neighbours) => show(form, &neighbours, text::sync).map(|()| Exit::Healthy),
+            _ => Err(mismatch()),
+        },
+        Command::Events { follow } => events::show(form, &socket, follow),
+        Command::Key(KeyCommand::BabelMac { file, algorithm }) => {
+            show(form, &key::babel_mac(&file, algorithm)?, key::BabelMac::text).map(|()| Exit::Healthy)
+        }
+        Command::Neighbour(NeighbourCommand::List) => list(form, &socket, request::Body::Neighbours(Empty {})),
         Command::Key(KeyCommand::List) => list(form, &socket, request::Body::Keys(Empty {})),
         Command::Key(KeyCommand::Rotate { group }) => {
             list(form, &socket, request::Body::RotateKey(RotateKey { group }))
@@ -132,11 +172,45 @@ fn list(form: Form, socket: &Path, request: request::Body) -> Result<Exit, Failu
         response::Body::Interfaces(interfaces) => show(form, &interfaces, text::interfaces)?,
         response::Body::Neighbours(neighbours) => show(form, &neighbours, text::neighbours)?,
         response::Body::Rotated(rotated) => show(form, &rotated, text::rotated)?,
-        response::Body::Status(_) | response::Body::Error(_) => return Err(mismatch()),
+        response::Body::Routes(routes) => show(form, &routes, text::routes)?,
+        response::Body::Status(_) | response::Body::Events(_) | response::Body::Error(_) => return Err(mismatch()),
     }
     Ok(Exit::Healthy)
 }
 
-fn mismatch() -> Failure {
+/// `gemctl neighbour show`: a neighbour and what it announces.
+fn neighbour(form: Form, socket: &Path, wanted: &str) -> Result<Exit, Failure> {
+    #[derive(serde::Serialize)]
+    struct Shown {
+        neighbours: Vec<api::Neighbour>,
+        routes: Vec<api::Route>,
+    }
+
+    let (address, interface) = wanted.split_once('%').map_or((wanted, None), |(a, i)| (a, Some(i)));
+    let Ok(address) = address.parse::<std::net::IpAddr>() else {
+        let message = format!("\"{address}\" is no IP address; expected one like fe80::1 or fe80::1%wan0");
+        return Err(Failure::new(Exit::Usage, message));
+    };
+    let is_it = |text: &str, on: &str| text.parse() == Ok(address) && interface.is_none_or(|interface| interface == on);
+    let response::Body::Neighbours(api::Neighbours { mut neighbours }) =
+        client::ask(socket, request::Body::Neighbours(Empty {}))?
+    else {
+        return Err(mismatch());
+    };
+    neighbours.retain(|neighbour| is_it(&neighbour.address, &neighbour.interface));
+    if neighbours.is_empty() {
+        let message = format!("no neighbour {wanted}; `gemctl neighbour list` shows them");
+        return Err(Failure::new(Exit::Error, message));
+    }
+    let response::Body::Routes(api::Routes { mut routes }) = client::ask(socket, request::Body::Routes(Empty {}))?
+    else {
+        return Err(mismatch());
+    };
+    routes.retain(|route| is_it(&route.neighbour, &route.interface));
+    show(form, &Shown { neighbours, routes }, |shown| text::neighbour(&shown.neighbours, &shown.routes))?;
+    Ok(Exit::Healthy)
+}
+
+pub(super) fn mismatch() -> Failure {
     Failure::new(Exit::Error, "the daemon answered another question; use gemctl and gemcastd of one version")
 }

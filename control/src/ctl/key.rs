@@ -1,7 +1,8 @@
-//! `gemctl key generate` and `gemctl key show`: key files, without a daemon.
+//! `gemctl key generate`, `show` and `babel-mac`: key files, without a daemon.
 
 use super::{Exit, Failure};
 use crate::keyfile::{self, KeyFileError};
+use gemcast_engine::derive;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
@@ -79,6 +80,56 @@ pub fn show(file: &Path) -> Result<KeyFile, Failure> {
         }
     };
     read().map_err(|error| failure(&error))
+}
+
+/// How Babel packets are authenticated.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mac {
+    /// HMAC-SHA256
+    #[default]
+    HmacSha256,
+    /// Keyed BLAKE2s of 128 bits
+    Blake2s,
+}
+
+/// The key that stock Babel routers are configured with (RFC 8967), in their languages. Secret.
+#[derive(Serialize)]
+pub struct BabelMac {
+    algorithm: &'static str,
+    key: String,
+    babeld: String,
+    bird: String,
+}
+
+impl BabelMac {
+    /// For people.
+    pub fn text(&self) -> String {
+        format!(
+            "# babeld (babeld.conf; repeat the second line for each interface)\n{}\n\n# BIRD 2 (in protocol babel)\n{}\n",
+            self.babeld, self.bird
+        )
+    }
+}
+
+/// Derives the key of the Babel MAC from a bootstrap key.
+pub fn babel_mac(file: &Path, mac: Mac) -> Result<BabelMac, Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(Exit::NotPermitted, "only root may see the key of the Babel domain; run it as root"));
+    }
+    let bootstrap_key = keyfile::read_key(file).map_err(|error| failure(&error))?;
+    let key = derive::babel_mac_key(&bootstrap_key);
+    let hex = key.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (algorithm, babeld, bird) = match mac {
+        Mac::HmacSha256 => ("hmac-sha256", "hmac-sha256", "hmac sha256"),
+        Mac::Blake2s => ("blake2s", "blake2s128", "blake2s128"),
+    };
+    eprintln!("gemctl: warning: what follows is SECRET: whoever has it can join the domain's routing");
+    Ok(BabelMac {
+        algorithm,
+        babeld: format!("key id gemcast type {babeld} value {}\ninterface wan0 key gemcast", hex),
+        bird: format!("interface \"wan0\" {{\n  authentication mac;\n  password {} {{ algorithm {bird}; }};\n}};", hex),
+        key: hex,
+    })
 }
 
 fn failure(error: &KeyFileError) -> Failure {

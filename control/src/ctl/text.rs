@@ -169,15 +169,126 @@ pub fn neighbours(neighbours: &api::Neighbours) -> String {
             neighbour.address.clone(),
             if neighbour.up { "up" } else { "down" }.into(),
             neighbour.hello_history.clone(),
-            format!("{}.{} s ago", neighbour.last_heard_ms / 1000, neighbour.last_heard_ms % 1000 / 100),
+            ago(neighbour.last_heard_ms),
             cost(neighbour.rxcost),
             cost(neighbour.txcost),
             cost(neighbour.cost),
-            neighbour.rtt_us.map_or("-".into(), |rtt| format!("{}.{:03} ms", rtt / 1000, rtt % 1000)),
+            neighbour.rtt_us.map_or("-".into(), millis),
             sync,
         ]);
     }
     table.text()
+}
+
+/// `gemctl neighbour show`.
+pub fn neighbour(found: &[api::Neighbour], announced: &[api::Route]) -> String {
+    let mut text = String::new();
+    for neighbour in found {
+        let (interface, address) = (&neighbour.interface, &neighbour.address);
+        writeln!(text, "{address} on {interface}").expect("a String grows");
+        let mut line = |name: &str, value: String| writeln!(text, "  {name:<10}{value}").expect("a String grows");
+        line("state", if neighbour.up { "up" } else { "down" }.into());
+        line("heard", ago(neighbour.last_heard_ms));
+        line("hellos", format!("{}, the latest in the highest bit", neighbour.hello_history));
+        let [rx, tx, both] = [neighbour.rxcost, neighbour.txcost, neighbour.cost].map(cost);
+        line("cost", format!("{both} (receiving {rx}, sending {tx})"));
+        if let Some(rtt) = neighbour.rtt_us {
+            line("round trip", millis(rtt));
+        }
+        line("tables", compared(neighbour));
+        let of_it = |route: &&api::Route| route.neighbour == *address && route.interface == *interface;
+        let routes: Vec<_> = announced.iter().filter(of_it).cloned().collect();
+        line("routes", routes.len().to_string());
+        if !routes.is_empty() {
+            text += &self::routes(&api::Routes { routes });
+        }
+    }
+    text
+}
+
+/// `gemctl route list`.
+pub fn routes(routes: &api::Routes) -> String {
+    let heads = ["", "Prefix", "Via", "Interface", "Metric", "Announced", "Seqno", "Origin", "Kernel"];
+    let mut table = Table::new(heads);
+    let mut refused = String::new();
+    for route in &routes.routes {
+        let from = if route.source.is_empty() { String::new() } else { format!(" from {}", route.source) };
+        let mark = match (route.own, route.selected, route.feasible) {
+            (true, ..) | (_, true, _) => "*",
+            (_, _, true) => "",
+            (_, _, false) => "!",
+        };
+        if !route.reason.is_empty() {
+            writeln!(refused, "refused by the kernel: {}", route.reason).expect("a String grows");
+        }
+        table.row([
+            mark.into(),
+            format!("{}{from}", route.prefix),
+            if route.own { "(own)".into() } else { route.next_hop.clone() },
+            or_dash(&route.interface, "-"),
+            cost(route.metric),
+            cost(route.refmetric),
+            route.seqno.to_string(),
+            if route.router_name.is_empty() { route.router_id.clone() } else { route.router_name.clone() },
+            or_dash(&route.kernel, "-"),
+        ]);
+    }
+    table.text() + &refused
+}
+
+/// `gemctl sync`.
+pub fn sync(neighbours: &api::Neighbours) -> String {
+    let mut table = Table::new(["Interface", "Neighbour", "State", "Heard", "Tables"]);
+    for neighbour in &neighbours.neighbours {
+        table.row([
+            neighbour.interface.clone(),
+            neighbour.address.clone(),
+            if neighbour.up { "up" } else { "down" }.into(),
+            ago(neighbour.last_heard_ms),
+            compared(neighbour),
+        ]);
+    }
+    table.text()
+}
+
+fn compared(neighbour: &api::Neighbour) -> String {
+    match neighbour.sync.as_str() {
+        "differs" => {
+            format!("differ: it has {} objects, {} wait for it", neighbour.objects_theirs, neighbour.objects_queued)
+        }
+        "unknown" => "unknown: no digest from it, as from a router without GEM".into(),
+        other => other.into(),
+    }
+}
+
+/// One line of `gemctl events`.
+pub fn event(event: &api::Event) -> String {
+    let mut line = format!("{} {:<7} {}", time(event.at_ms), event.severity, event.text);
+    for (name, value) in &event.fields {
+        write!(line, " {name}={value}").expect("a String grows");
+    }
+    line
+}
+
+/// RFC 3339, UTC, to the millisecond. The calendar is the Gregorian one, counted from 1 March 0000 in eras of 400 years.
+fn time(at_ms: u64) -> String {
+    let (days, ms) = (at_ms / 86_400_000 + 719_468, at_ms % 86_400_000);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{:03}Z", ms % 1_000)
+}
+
+fn ago(ms: u64) -> String {
+    format!("{}.{} s ago", ms / 1000, ms % 1000 / 100)
+}
+
+fn millis(us: u64) -> String {
+    format!("{}.{:03} ms", us / 1000, us % 1000)
 }
 
 /// `gemctl key rotate`.
@@ -287,6 +398,14 @@ mod tests {
         assert_eq!([45, 192, 3_900, 190_000].map(duration), ["45s", "3m 12s", "1h 5m", "2d 4h"]);
         assert_eq!([0, 1023, 1536, 5 << 30].map(bytes), ["0 B", "1023 B", "1.50 KiB", "5.00 GiB"]);
         assert_eq!([96, 65535].map(cost), ["96", "inf"]);
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time(951_827_696_789), "2000-02-29T12:34:56.789Z");
+        assert_eq!(time(1_767_225_599_999), "2025-12-31T23:59:59.999Z");
+        assert_eq!(time(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
     }
 
     #[test]

@@ -1,0 +1,204 @@
+//! The daemon's dealings with the data plane: its connection, the maps, and the flows it is told.
+
+use super::{Daemon, TRANSIT_BATCH};
+use crate::clock;
+use crate::events::{Entry, Severity};
+use crate::link::LinkEvent;
+use crate::maps::{MapError, Maps, Repairs, Transits};
+use gemcast_engine::input::Input;
+use gemcast_proto::id::{Group, KeyId};
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// A worker without a sign of life for this long is stuck.
+const SILENCE_MS: u64 = 3_000;
+/// Groups that are relayed without a rule of this gateway's own.
+const TRANSIT_GROUPS_MAX: usize = 1024;
+const NO_TRANSITS: Transits = Transits::new();
+
+impl Daemon {
+    pub(super) fn on_link(&mut self, heard: Vec<LinkEvent>) {
+        for event in heard {
+            match event {
+                LinkEvent::Up { incarnation } => {
+                    self.record(Entry::new(Severity::Info, "data_plane_up", "data plane connected").quietly());
+                    self.on_data_plane(incarnation);
+                }
+                LinkEvent::Down => {
+                    self.record(Entry::new(Severity::Warning, "data_plane_down", "data plane lost").quietly());
+                    self.engine.handle(clock::now(), Input::DataPlaneDown);
+                }
+                LinkEvent::Applied(problems) => {
+                    problems.iter().for_each(|problem| tracing::warn!("data plane: {problem}"));
+                }
+                LinkEvent::MissingKey { key_id, group, epoch } => {
+                    self.engine.handle(clock::now(), Input::MissingKey { key_id, group, epoch });
+                }
+                LinkEvent::Stats => {
+                    let waiting = std::mem::take(&mut self.waiting);
+                    waiting.into_iter().for_each(|waiting| self.reply(waiting.client, &waiting.request));
+                }
+            }
+        }
+    }
+
+    /// Opens the maps of the data plane that just connected, unless they are open, and has the engine fill them.
+    fn on_data_plane(&mut self, incarnation: u64) {
+        let opened = match self.maps.take().filter(|maps| maps.keys.incarnation() == incarnation) {
+            Some(maps) => Ok(maps),
+            None => Maps::open(self.instance.path()),
+        };
+        let maps = match opened {
+            Ok(maps) => maps,
+            Err(error) => return self.begin_trouble("maps", "key maps", &error, "see the log of gemcast-dataplane"),
+        };
+        self.end_trouble("maps");
+        let (incarnation, keys) = (maps.keys.incarnation(), maps.keys.adoptable());
+        tracing::info!(keys = keys.len(), "key maps in use");
+        self.maps = Some(maps);
+        self.engine.handle(clock::now(), Input::DataPlaneUp { incarnation, keys });
+        // Only once everything wanted is there does the rest go: no packet misses a key in between.
+        self.settle();
+        if let Some(maps) = &self.maps {
+            maps.tidy();
+        }
+        self.restore_maps();
+        if self.config.node.transit && !self.maps.as_ref().is_some_and(Maps::has_transit) {
+            let text = "the data plane has no map for transit; sealed packets are not relayed";
+            self.begin_trouble("transit", "TRANSIT", &text, "run gemcast-dataplane and gemcastd of one version");
+        } else {
+            self.end_trouble("transit");
+        }
+    }
+
+    /// Heartbeat, packet counts, signs of life: once a second.
+    pub(super) fn attend_data_plane(&mut self) {
+        if self.maps.is_none()
+            && let Some((_, incarnation)) = self.link.peer()
+        {
+            self.on_data_plane(incarnation);
+        }
+        let Some(maps) = &self.maps else { return };
+        let now = clock::now();
+        let now_ms = now.mono.0 / 1_000;
+        maps.keys.heartbeat(now_ms);
+        for (key_id, packets) in maps.keys.sealed() {
+            self.engine.handle(now, Input::Sealed { key_id, packets });
+        }
+        let silent = if self.link.is_up() { maps.keys.silent_workers(now_ms, SILENCE_MS) } else { Vec::new() };
+        match silent.first() {
+            Some((worker, _)) => {
+                let text = format!(
+                    "{} of its workers, worker {worker} first, left no sign of life for {} s",
+                    silent.len(),
+                    SILENCE_MS / 1_000
+                );
+                self.begin_trouble("dataplane_stalled", "data plane", &text, "restart gemcast-dataplane; see its log");
+            }
+            None => self.end_trouble("dataplane_stalled"),
+        }
+    }
+
+    /// Maps are a cache: what is in them is compared with what was written, and put right (F13).
+    pub(super) fn repair_maps(&mut self) {
+        let transits = if self.config.node.transit { &self.transits } else { &NO_TRANSITS };
+        let Some(maps) = &mut self.maps else { return };
+        let repaired = maps.repair(&self.gtags, transits, self.link.is_up());
+        maps.keys.publish();
+        let lost = if self.link.is_up() { maps.lost_pins().join(", ") } else { String::new() };
+        if lost.is_empty() {
+            self.end_trouble("pins_lost");
+        } else {
+            let text =
+                format!("{lost} not pinned any more; the data plane goes on, and its next start is from nothing");
+            self.begin_trouble("pins_lost", "pins", &text, "restart gemcast-dataplane when a short gap does no harm");
+        }
+        let repairs = match repaired {
+            Ok(repairs) => repairs,
+            Err(error) => return self.check_written(Err(error)),
+        };
+        self.end_trouble("maps");
+        if repairs == Repairs::default() {
+            return;
+        }
+        let mut entry = Entry::new(Severity::Warning, "maps_repaired", "the maps were changed by another; put right");
+        let counts = [
+            ("keys_written", repairs.keys.written),
+            ("slots_wiped", repairs.keys.wiped),
+            ("counters_lost", repairs.keys.uncounted),
+            ("group_tags", repairs.gtags),
+            ("transits", repairs.transits),
+            ("sync", usize::from(repairs.sync)),
+            ("pins", repairs.pins),
+        ];
+        for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            entry = entry.with(name, count);
+        }
+        self.record(entry);
+        if repairs.keys.uncounted > 0 {
+            self.replace_own_keys();
+        }
+    }
+
+    /// Writes what is wanted where something else may be expected to be: not worth a word.
+    pub(super) fn restore_maps(&mut self) {
+        let transits = if self.config.node.transit { &self.transits } else { &NO_TRANSITS };
+        let Some(maps) = &mut self.maps else { return };
+        let restored = maps.repair(&self.gtags, transits, false).map(drop);
+        maps.keys.publish();
+        self.check_written(restored);
+    }
+
+    /// Counters are lost: every own key ends here, new ones take over at once.
+    fn replace_own_keys(&mut self) {
+        let (Some(maps), Ok(random)) = (&mut self.maps, clock::seed()) else { return };
+        let incarnation = u64::from_ne_bytes(std::array::from_fn(|i| random[i]));
+        maps.forget_own(incarnation);
+        let keys = maps.keys.adoptable();
+        tracing::warn!("packet counters are lost, so new keys replace every own one");
+        self.engine.handle(clock::now(), Input::DataPlaneUp { incarnation, keys });
+        self.settle();
+    }
+
+    /// Relays packets under a key when they come in by this interface.
+    pub(super) fn steer_transit(&mut self, key_id: KeyId, ifindex: Option<u32>) {
+        match ifindex {
+            Some(ifindex) => self.transits.insert(key_id, ifindex),
+            None => self.transits.remove(&key_id),
+        };
+        self.transit_at.get_or_insert_with(|| Instant::now() + TRANSIT_BATCH);
+        if self.config.node.transit {
+            let written = self.maps.as_ref().map_or(Ok(()), |maps| maps.set_transit(key_id, ifindex));
+            self.check_written(written);
+        }
+    }
+
+    /// Tells the data plane its interfaces and flows, if they changed.
+    pub(super) fn update_flows(&mut self) {
+        self.transit_groups = if self.config.node.transit { self.groups_to_relay() } else { BTreeSet::new() };
+        let (registry, now) = (self.poll.registry(), Instant::now());
+        let heard = self.link.configure(&self.config, &self.interfaces, &self.transit_groups, registry, now);
+        self.on_link(heard);
+    }
+
+    /// Groups of known keys that this gateway has no rule for.
+    fn groups_to_relay(&self) -> BTreeSet<Group> {
+        let configured = &self.config.groups;
+        let has_rule = |group: &Group| {
+            let overlaps = |rule: &Group| rule.contains(group.mapped()) || group.contains(rule.mapped());
+            configured.iter().any(|rule| overlaps(&rule.group))
+        };
+        let relayed = self.engine.keys().into_iter().filter(|key| self.transits.contains_key(&key.key_id));
+        let groups: BTreeSet<_> = relayed.map(|key| key.group).filter(|group| !has_rule(group)).collect();
+        if groups.len() > TRANSIT_GROUPS_MAX {
+            tracing::warn!(groups = groups.len(), "more groups to relay than {TRANSIT_GROUPS_MAX}; the rest is not");
+        }
+        groups.into_iter().take(TRANSIT_GROUPS_MAX).collect()
+    }
+
+    pub(super) fn check_written(&mut self, written: Result<(), MapError>) {
+        if let Err(error) = written {
+            self.begin_trouble("maps", "key maps", &error, "see the log of gemcastd");
+        }
+    }
+}
