@@ -35,6 +35,7 @@ use crate::interface::Interface;
 use crate::neighbour::Neighbour;
 use crate::object::Objects;
 use crate::output::{Event, Output};
+use crate::rate::Bucket;
 use crate::routing::{HOUSEKEEPING, Routing};
 use crate::sek::Seks;
 use crate::sync::{NeighbourKey, Session};
@@ -70,6 +71,8 @@ pub struct Engine {
     seks: Seks,
     routing: Routing,
     timers: Timers,
+    /// Limits how many refusals become events.
+    refusals: Bucket,
     outputs: VecDeque<Output>,
     /// What was counted since the start.
     pub counters: view::Counters,
@@ -99,6 +102,7 @@ impl Engine {
             session: Session::default(),
             seks: Seks::default(),
             timers: Timers::default(),
+            refusals: Bucket::default(),
             outputs: VecDeque::new(),
             counters: view::Counters::default(),
             config,

@@ -6,6 +6,7 @@ use crate::interface::Message;
 use crate::mac::{NONCE_LEN, Preparsed, PseudoHeader, Verdict};
 use crate::neighbour::Neighbour;
 use crate::output::Event;
+use crate::rate::Limit;
 use crate::route::Destination;
 use crate::seqno::SeqnoRequest;
 use crate::sync::NeighbourKey;
@@ -18,6 +19,9 @@ use rand_chacha::rand_core::RngCore;
 
 /// Neighbours on one interface. A packet of a further one is refused; silent ones make room after a while.
 const MAX_NEIGHBOURS: usize = 1024;
+
+/// Refusals told to the operator; all are counted.
+const REFUSALS: Limit = Limit { interval: Duration::from_millis(200), burst: 20 };
 
 impl Engine {
     pub(crate) fn process_packet(&mut self, now: Now, packet: &Packet<'_>) {
@@ -36,7 +40,7 @@ impl Engine {
             Ok(babel) => babel,
             Err(error) => {
                 self.counters.refused_malformed += 1;
-                return self.refused(key, error.to_string());
+                return self.refused(now, key, error.to_string());
             }
         };
         let header = PseudoHeader {
@@ -102,7 +106,7 @@ impl Engine {
             let tlv = match raw.and_then(Tlv::parse) {
                 Ok(tlv) => tlv,
                 Err(error) => {
-                    self.refused_tlv(key, error.to_string());
+                    self.refused_tlv(now, key, error.to_string());
                     continue;
                 }
             };
@@ -128,7 +132,7 @@ impl Engine {
                 Tlv::NextHop(address) => context.set_next_hop(address),
                 Tlv::Update(update) => match context.update(&update) {
                     Ok(announcement) => self.process_update(now, key, announcement),
-                    Err(error) => self.refused_tlv(key, error.to_string()),
+                    Err(error) => self.refused_tlv(now, key, error.to_string()),
                 },
                 Tlv::RouteRequest { prefix, source, .. } => {
                     let destination = prefix.map(|prefix| Destination { prefix, source });
@@ -192,17 +196,20 @@ impl Engine {
             _ => Ok(()),
         };
         if let Err(error) = result {
-            self.refused_tlv(key, error.to_string());
+            self.refused_tlv(now, key, error.to_string());
         }
     }
 
-    fn refused_tlv(&mut self, key: NeighbourKey, what: String) {
+    fn refused_tlv(&mut self, now: Now, key: NeighbourKey, what: String) {
         self.counters.refused_tlv += 1;
-        self.refused(key, what);
+        self.refused(now, key, what);
     }
 
-    pub(crate) fn refused(&mut self, key: NeighbourKey, what: String) {
-        self.event(Event::Refused { ifindex: key.0, source: key.1, what });
+    /// Tells what was refused, unless too much is.
+    pub(crate) fn refused(&mut self, now: Now, key: NeighbourKey, what: String) {
+        if self.refusals.take(now.mono, REFUSALS) {
+            self.event(Event::Refused { ifindex: key.0, source: key.1, what });
+        }
     }
 }
 

@@ -280,7 +280,7 @@ impl Engine {
             Err(Refusal::Expired) => self.counters.objects_repeated += 1,
             Err(refusal) => {
                 self.counters.refused_object += 1;
-                self.refused(key, format!("GEM object: {refusal}"));
+                self.refused(now, key, format!("GEM object: {refusal}"));
             }
         }
     }

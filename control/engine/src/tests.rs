@@ -1,6 +1,8 @@
 //! Engines wired together in memory on a virtual clock.
 
+mod garbage;
 mod keys;
 mod rig;
 mod routes;
 mod spread;
+mod stock;

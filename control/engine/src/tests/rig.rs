@@ -55,6 +55,12 @@ pub(super) struct Sent {
 }
 
 impl Sent {
+    /// Body of its first TLV of a type.
+    pub(super) fn find(&self, kind: u8) -> Option<Vec<u8>> {
+        let tlvs = babel::Packet::parse(&self.payload).unwrap().body().map(Result::unwrap);
+        tlvs.filter(|tlv| tlv.kind == kind).map(|tlv| tlv.body.to_vec()).next()
+    }
+
     /// Names of the SEK objects in it.
     pub(super) fn seks(&self) -> Vec<gem::ObjectName> {
         let tlvs = babel::Packet::parse(&self.payload).unwrap().body().map(|raw| Tlv::parse(raw.unwrap()).unwrap());
