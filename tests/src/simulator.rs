@@ -7,6 +7,7 @@
 mod byzantine;
 mod faults;
 mod host;
+mod measure;
 mod runner;
 mod shape;
 mod world;
@@ -14,6 +15,7 @@ mod world;
 pub use byzantine::Byzantine;
 pub use faults::Faults;
 pub use host::{Host, Maps};
+pub use measure::{ControlTraffic, control_traffic, convergence_after_cut};
 pub use runner::each_seed;
 pub use shape::Shape;
 pub use world::{Traffic, World};

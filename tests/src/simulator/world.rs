@@ -406,6 +406,15 @@ impl World {
         self.up().all(|from| self.up().all(|to| self.follow(from, to)))
     }
 
+    /// The same, by ways that do not use a link.
+    pub fn all_reach_without(&self, link: usize) -> bool {
+        let avoids = |host: usize| {
+            let mut routes = self.hosts[host].maps.routes.values();
+            routes.all(|route| !matches!(route, RouteAction::Install { ifindex: by, .. } if *by == ifindex(link)))
+        };
+        self.links[link].members.iter().all(|&member| avoids(member)) && self.all_reach()
+    }
+
     /// Whether each neighbour's digest equals the other's, everywhere.
     pub fn all_synchronised(&self) -> bool {
         self.up().all(|host| {
