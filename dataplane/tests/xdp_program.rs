@@ -10,7 +10,7 @@ use gemcast_dataplane::xdp::OBJECT;
 use gemcast_lab::{Datagram, Mac, fix_checksums, vlan_tagged};
 use gemcast_proto::id::{Counter, Epoch, KeyId, map};
 use gemcast_proto::reason::Reason;
-use gemcast_proto::wire::frame::{HEADER_LEN, Header, INNER_LEN, Kind, PORT, ROOM, TAG_LEN, gtag_v4, gtag_v6};
+use gemcast_proto::wire::frame::{HEADER_LEN, Header, INNER_LEN, Kind, PORT, ROOM, TAG_LEN};
 use gemcast_xdp::layout::{FlowRule, GtagKey, Mark, SipKey, SourceKey, Stat, stat_index};
 use std::net::IpAddr;
 
@@ -118,8 +118,8 @@ fn sealed(group: &str, change: fn(&mut Header)) -> Datagram {
     let (source, group) = (map(datagram.source), map(datagram.group));
     let key = SipKey::new(&GTAG_KEY);
     header.gtag = match datagram.group {
-        IpAddr::V4(_) => gtag_v4(key.k0, key.k1, &header.aad_v4(&source, &group), ciphertext_len as u16),
-        IpAddr::V6(_) => gtag_v6(key.k0, key.k1, &header.aad_v6(&source, &group), ciphertext_len as u16),
+        IpAddr::V4(_) => header.gtag_v4(key.k0, key.k1, &source, &group, ciphertext_len as u16),
+        IpAddr::V6(_) => header.gtag_v6(key.k0, key.k1, &source, &group, ciphertext_len as u16),
     };
     datagram.port = PORT;
     datagram.payload = [&header.emit()[..], &vec![0x99; ciphertext_len]].concat();

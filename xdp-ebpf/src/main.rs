@@ -16,7 +16,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
 use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::classify::{Class, Datagram, Family, Frame, classify};
-use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN, gtag_v4, gtag_v6};
+use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN};
 use gemcast_xdp::layout::{
     FlowRule, GtagKey, MAX_INTERFACES, MAX_QUEUES, Mark, STATS_PER_INTERFACE, SipKey, SourceKey, Stat, stat_index,
     xsk_index,
@@ -208,8 +208,8 @@ fn gtag_key(rule: &FlowRule, header: &Header) -> Option<&'static SipKey> {
 fn check_gtag(key: &SipKey, datagram: &Datagram, header: &Header) -> Result<(), Reason> {
     let length = (datagram.payload_len - HEADER_LEN) as u16;
     let gtag = match datagram.family {
-        Family::V4 => gtag_v4(key.k0, key.k1, &header.aad_v4(&datagram.source, &datagram.group), length),
-        Family::V6 => gtag_v6(key.k0, key.k1, &header.aad_v6(&datagram.source, &datagram.group), length),
+        Family::V4 => header.gtag_v4(key.k0, key.k1, &datagram.source, &datagram.group, length),
+        Family::V6 => header.gtag_v6(key.k0, key.k1, &datagram.source, &datagram.group, length),
     };
     if gtag == header.gtag { Ok(()) } else { Err(Reason::Gtag) }
 }

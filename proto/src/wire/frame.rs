@@ -105,29 +105,49 @@ impl Header {
     /// Additional authenticated data of an IPv4 packet, addresses IPv4-mapped as [`crate::wire::classify::Datagram`] has them.
     #[inline(always)]
     pub fn aad_v4(&self, source: &[u8; 16], group: &[u8; 16]) -> [u8; AAD_V4_LEN] {
-        let mut aad = [0; AAD_V4_LEN];
-        self.aad_fields(&mut aad);
-        aad[15..19].copy_from_slice(&source[12..]);
-        aad[19..23].copy_from_slice(&group[12..]);
-        aad
+        bytes(self.aad_words_v4(source, group))
     }
 
     /// Additional authenticated data of an IPv6 packet.
     #[inline(always)]
     pub fn aad_v6(&self, source: &[u8; 16], group: &[u8; 16]) -> [u8; AAD_V6_LEN] {
-        let mut aad = [0; AAD_V6_LEN];
-        self.aad_fields(&mut aad);
-        aad[15..31].copy_from_slice(source);
-        aad[31..47].copy_from_slice(group);
-        aad
+        bytes(self.aad_words_v6(source, group))
+    }
+
+    /// The group tag of an IPv4 packet under the key halves `k0`, `k1`; `ciphertext_len` counts the AEAD's output, tag
+    /// included.
+    #[inline(always)]
+    pub fn gtag_v4(&self, k0: u64, k1: u64, source: &[u8; 16], group: &[u8; 16], ciphertext_len: u16) -> u64 {
+        gtag(k0, k1, self.aad_words_v4(source, group), ciphertext_len)
+    }
+
+    /// The group tag of an IPv6 packet.
+    #[inline(always)]
+    pub fn gtag_v6(&self, k0: u64, k1: u64, source: &[u8; 16], group: &[u8; 16], ciphertext_len: u16) -> u64 {
+        gtag(k0, k1, self.aad_words_v6(source, group), ciphertext_len)
+    }
+
+    // The AAD in big-endian words, one byte short of whole ones: addresses begin at the last byte of a word.
+
+    #[inline(always)]
+    fn aad_words_v4(&self, source: &[u8; 16], group: &[u8; 16]) -> [u64; 3] {
+        let [first, second] = self.aad_fields();
+        let addresses = (word(source, 8) << 32) | (word(group, 8) & 0xffff_ffff);
+        [first, second | (addresses >> 56), addresses << 8]
     }
 
     #[inline(always)]
-    fn aad_fields(&self, aad: &mut [u8]) {
-        aad[0] = 0;
-        aad[1..3].copy_from_slice(&self.epoch.0.to_be_bytes());
-        aad[3..7].copy_from_slice(&self.key_id.0.to_be_bytes());
-        aad[7..15].copy_from_slice(&self.ctr.0.to_be_bytes());
+    fn aad_words_v6(&self, source: &[u8; 16], group: &[u8; 16]) -> [u64; 6] {
+        let [first, second] = self.aad_fields();
+        let (s0, s1, g0, g1) = (word(source, 0), word(source, 8), word(group, 0), word(group, 8));
+        [first, second | (s0 >> 56), (s0 << 8) | (s1 >> 56), (s1 << 8) | (g0 >> 56), (g0 << 8) | (g1 >> 56), g1 << 8]
+    }
+
+    /// Flags, epoch, key id and counter, with one byte free.
+    #[inline(always)]
+    fn aad_fields(&self) -> [u64; 2] {
+        let epoch_and_key = ((self.epoch.0 as u64) << 40) | ((self.key_id.0 as u64) << 8);
+        [epoch_and_key | (self.ctr.0 >> 56), self.ctr.0 << 8]
     }
 
     /// The outer UDP source port that belongs to this key and lane. Bound to them, so that a receiver's queues see all
@@ -139,22 +159,33 @@ impl Header {
     }
 }
 
-/// The group tag of an IPv4 packet: `ciphertext_len` counts the AEAD's output, tag included.
+/// SipHash-2-4 of the AAD and, behind it, the ciphertext's length.
 #[inline(always)]
-pub fn gtag_v4(k0: u64, k1: u64, aad: &[u8; AAD_V4_LEN], ciphertext_len: u16) -> u64 {
-    let mut input = [0; AAD_V4_LEN + 2];
-    input[..AAD_V4_LEN].copy_from_slice(aad);
-    input[AAD_V4_LEN..].copy_from_slice(&ciphertext_len.to_be_bytes());
-    siphash24(k0, k1, &input)
+fn gtag<const WORDS: usize>(k0: u64, k1: u64, mut aad: [u64; WORDS], ciphertext_len: u16) -> u64 {
+    aad[WORDS - 1] |= (ciphertext_len >> 8) as u64;
+    let mut i = 0;
+    while i < WORDS {
+        aad[i] = aad[i].swap_bytes();
+        i += 1;
+    }
+    siphash24(k0, k1, aad, (ciphertext_len & 0xff) as u64, 8 * WORDS + 1)
 }
 
-/// The group tag of an IPv6 packet.
+/// Eight bytes of an address as a big-endian number.
 #[inline(always)]
-pub fn gtag_v6(k0: u64, k1: u64, aad: &[u8; AAD_V6_LEN], ciphertext_len: u16) -> u64 {
-    let mut input = [0; AAD_V6_LEN + 2];
-    input[..AAD_V6_LEN].copy_from_slice(aad);
-    input[AAD_V6_LEN..].copy_from_slice(&ciphertext_len.to_be_bytes());
-    siphash24(k0, k1, &input)
+fn word(address: &[u8; 16], at: usize) -> u64 {
+    let a = address;
+    u64::from_be_bytes([a[at], a[at + 1], a[at + 2], a[at + 3], a[at + 4], a[at + 5], a[at + 6], a[at + 7]])
+}
+
+/// The bytes of big-endian words, as many as there is room for.
+#[inline(always)]
+fn bytes<const WORDS: usize, const LEN: usize>(words: [u64; WORDS]) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    for (bytes, word) in bytes.chunks_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_be_bytes()[..bytes.len()]);
+    }
+    bytes
 }
 
 /// The AEAD nonce: salt ⊕ (0³² ‖ ctr).
@@ -268,7 +299,7 @@ mod tests {
     fn the_tag_covers_every_field_and_the_length() {
         let source = map_v4([10, 0, 0, 1]);
         let group = map_v4([239, 1, 1, 1]);
-        let tag = |header: &Header, source: &[u8; 16], length| gtag_v4(1, 2, &header.aad_v4(source, &group), length);
+        let tag = |header: &Header, source: &[u8; 16], length| header.gtag_v4(1, 2, source, &group, length);
         let good = tag(&HEADER, &source, 100);
         assert_ne!(good, tag(&HEADER, &source, 101));
         assert_ne!(good, tag(&HEADER, &map_v4([10, 0, 0, 2]), 100));
