@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::gateway::{Daemon, Gateway, POLL};
 use crate::host::Host;
 use crate::namespace::{self, Namespace};
-use crate::process;
+use crate::process::{self, ProcessId};
 use crate::state::{HostKind, HostState, InterfaceState, ROOT, State};
 use crate::topology::{OBSERVER, Topology};
 use crate::wiring::{self, SWITCH};
@@ -138,12 +138,14 @@ impl Lab {
     /// Raises a lab, and waits until its gateways serve and have each other's keys.
     pub fn up(topology: Topology, options: Options) -> Result<Self> {
         check_machine()?;
+        remove_abandoned()?;
         let directory = claim_directory(&options.instance)?;
         let state = State {
             prefix: "gemcast-lab".into(),
             instance: options.instance.clone(),
             topology: topology.name.into(),
             directory,
+            owner: ProcessId::of(std::process::id()).ok(),
             groups: options.groups.clone(),
             hosts: Vec::new(),
         };
@@ -170,8 +172,10 @@ impl Lab {
     }
 
     /// Leaves the lab up when the value is dropped.
-    pub fn keep(&mut self) {
+    pub fn keep(&mut self) -> Result<()> {
         self.keep = true;
+        self.state.owner = None;
+        self.state.save()
     }
 
     /// Removes the lab of this instance, whole or half made. Answers whether there was one.
@@ -373,6 +377,16 @@ impl Drop for Lab {
             eprintln!("removing lab `{}`: {error}", self.state.instance);
         }
     }
+}
+
+/// Removes what tests and demos left that were killed themselves.
+fn remove_abandoned() -> Result<()> {
+    for instance in State::instances() {
+        if State::load(&instance).is_ok_and(|state| state.is_abandoned()) {
+            Lab::down(&instance)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the lab's directory; that nobody else has made it is what makes the instance ours.

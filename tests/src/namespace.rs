@@ -40,7 +40,7 @@ impl Namespace {
         // The line says that `unshare` has done its work; the holder must not keep the pipe.
         let mut child = Command::new("setsid")
             .args(["unshare", "--net", "--mount", "--propagation", "private"])
-            .args(["sh", "-c", "echo ready && exec sleep infinity >/dev/null"])
+            .args(["sh", "-c", "echo ready && exec sleep infinity >/dev/null 2>&1"])
             .env(MARK, lab_dir)
             .current_dir("/")
             .stdin(Stdio::null())

@@ -19,6 +19,7 @@ use crate::config::Group;
 use crate::error::{Error, Result};
 use crate::frame::Mac;
 use crate::namespace::Namespace;
+use crate::process::ProcessId;
 use crate::topology::Role;
 
 /// Where labs live, each in the directory of its instance.
@@ -35,6 +36,8 @@ pub struct State {
     pub topology: String,
     /// Directory of the lab.
     pub directory: PathBuf,
+    /// The process that removes it when done; nobody, when it is kept.
+    pub owner: Option<ProcessId>,
     /// Groups the gateways are configured for.
     pub groups: Vec<Group>,
     /// Its hosts, the switch included.
@@ -103,13 +106,14 @@ impl State {
     /// Instances that are up, or that a crash left behind.
     pub(crate) fn instances() -> Vec<String> {
         let Ok(entries) = fs::read_dir(ROOT) else { return Vec::new() };
-        let mut names: Vec<_> = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|n| n != "lock")
-            .collect();
+        let mut names: Vec<_> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         names
+    }
+
+    /// Whether the process that should have removed the lab is gone.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.owner.is_some_and(|owner| !owner.is_alive())
     }
 
     /// Reads the state of a lab.

@@ -122,7 +122,7 @@ fn two_labs_stand_side_by_side_and_leave_nothing_behind() -> Result<()> {
 fn what_a_crash_left_half_made_is_removed() -> Result<()> {
     let _turn = turn();
     let mut lab = Lab::up(Topology::pair(), plain("t-crash"))?;
-    lab.keep();
+    lab.keep()?;
     let (directory, holders): (_, Vec<_>) =
         (lab.state().directory.clone(), lab.state().hosts.iter().map(|host| host.namespace.holder).collect());
     drop(lab);
@@ -132,5 +132,18 @@ fn what_a_crash_left_half_made_is_removed() -> Result<()> {
     assert!(Lab::down("t-crash")?);
     assert!(!holders.iter().any(|holder| holder.is_alive()));
     assert!(!Lab::down("t-crash")?, "there is nothing left to remove");
+    Ok(())
+}
+
+#[test]
+fn what_stays_up_holds_none_of_the_callers_pipes() -> Result<()> {
+    let _turn = turn();
+    let lab = Lab::up(Topology::pair(), plain("t-pipes"))?;
+    for host in &lab.state().hosts {
+        for fd in 0..3 {
+            let file = format!("/proc/{}/fd/{fd}", host.namespace.holder.pid);
+            assert_eq!(std::fs::read_link(file).expect("it is open"), Path::new("/dev/null"), "{} {fd}", host.name);
+        }
+    }
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! Builds the product. Everything that runs it uses the release profile, so that one build serves demo and tests alike.
 
+use std::env;
+
 use crate::command::{cargo, run};
 use crate::error::Result;
+use crate::setup;
 
 /// Profile of cargo.
 #[derive(Clone, Copy)]
@@ -15,7 +18,16 @@ pub(crate) fn data_plane() -> Result<()> {
     run(cargo().args(["build", "--release", "--package", "gemcast-dataplane"]))
 }
 
-/// Builds every binary of the workspace.
+/// Sets up and builds what a lab runs, unless `GEMCAST_BIN_DIR` says where it is, as for an installed package.
+pub(crate) fn for_lab() -> Result<()> {
+    if env::var_os("GEMCAST_BIN_DIR").is_some() {
+        return Ok(());
+    }
+    setup::install(setup::Scope::Build)?;
+    binaries(Profile::Release)
+}
+
+/// Builds every binary of the product.
 pub(crate) fn binaries(profile: Profile) -> Result<()> {
     let profile = match profile {
         Profile::Dev => "dev",

@@ -18,9 +18,8 @@ use gemcast_lab::{
     RunningCapture, SEALED_PORT, Seconds, Sender, SenderReport, Stream, Topology, Window, monotonic_ns,
 };
 
-use crate::compile::{Profile, binaries};
+use crate::compile;
 use crate::error::{Error, Result};
-use crate::setup;
 use checks::Checks;
 use report::{Forged, InterfaceMode, Outcome, Rekey, Restart, Streams};
 
@@ -34,8 +33,7 @@ const KEYS: &str = "[keys]\nannounce_lead = \"3s\"\noverlap = \"2s\"";
 
 /// Runs the demo.
 pub(crate) fn run(json: Option<&Path>, seconds: u64) -> Result<ExitCode> {
-    setup::install(setup::Scope::Build)?;
-    binaries(Profile::Release)?;
+    compile::for_lab()?;
     let outcome = match show(seconds) {
         Ok(outcome) => outcome,
         Err(error) => Outcome::failed(seconds, error.to_string()),
@@ -51,7 +49,8 @@ pub(crate) fn run(json: Option<&Path>, seconds: u64) -> Result<ExitCode> {
 fn show(seconds: u64) -> LabResult<Outcome> {
     let mut story = Story::begin();
     story.tell("raising the lab: source – a – untrusted segment with an observer – b – receiver");
-    let lab = Lab::up(Topology::pair(), Options::new("demo").config(KEYS))?;
+    let instance = format!("demo-{}", std::process::id());
+    let lab = Lab::up(Topology::pair(), Options::new(&instance).config(KEYS))?;
     let (a, b) = (lab.gateway("a"), lab.gateway("b"));
     story.tell(format_args!("gateways serve and have each other's keys; sending for {seconds} s to {V4} and {V6}"));
     let streams = Live::start(&lab)?;

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use gemcast_lab::{Lab, Options, Topology};
 
-use crate::compile::{Profile, binaries};
+use crate::compile;
 use crate::error::{Error, Result};
-use crate::setup;
 
 #[derive(Subcommand)]
 pub(crate) enum Task {
@@ -66,12 +65,10 @@ pub(crate) fn run(task: Task) -> Result<ExitCode> {
             if no_daemons {
                 options = options.without_daemons();
             } else {
-                // Standard output is the description's alone.
-                setup::install(setup::Scope::Build)?;
-                binaries(Profile::Release)?;
+                compile::for_lab()?;
             }
             let mut lab = Lab::up(topology, options)?;
-            lab.keep();
+            lab.keep()?;
             print(&lab, json);
         }
         Task::Down { instance } => {

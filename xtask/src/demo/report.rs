@@ -155,7 +155,7 @@ impl Facts {
     fn write(&self, text: &mut String) {
         let Streams { ipv4, ipv6 } = &self.streams;
         let mut row = |name: &str, value: &dyn Fn(&Account) -> String| {
-            let _ = writeln!(text, "{name:<32}{:>14}{:>14}", value(ipv4), value(ipv6));
+            let _ = writeln!(text, "{name:<36}{:>12}{:>12}", value(ipv4), value(ipv6));
         };
         let microseconds = |us: u64| format!("{:.2} ms", us as f64 / 1000.0);
         row("", &|account| if std::ptr::eq(account, ipv4) { "IPv4".into() } else { "IPv6".into() });
