@@ -251,3 +251,76 @@ fn refuse(socket: &mio::net::UnixStream) -> Option<response::Body> {
 pub fn error(code: Code, message: impl Into<String>) -> response::Body {
     response::Body::Error(api::Error { code: code.into(), message: message.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gemcast_proto::message::{FrameReader, encode};
+    use mio::{Events, Poll};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_follower_that_does_not_read_is_told_and_cut_off_and_others_miss_nothing() {
+        const EVENTS: u64 = 20_000;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api.sock");
+        let mut poll = Poll::new().unwrap();
+        let mut api = Api::listen(&path, poll.registry(), Token(0)).unwrap();
+        let now = Instant::now();
+        let follow = || {
+            let mut client = UnixStream::connect(&path).unwrap();
+            let mut bytes = Vec::new();
+            encode(&api::Request { body: Some(request::Body::Follow(api::Empty {})) }, &mut bytes);
+            client.write_all(&bytes).unwrap();
+            client
+        };
+        let (mut slow, mut quick) = (follow(), follow());
+        let mut events = Events::with_capacity(8);
+        while api.clients.values().filter(|client| client.following).count() < 2 {
+            poll.poll(&mut events, None).unwrap();
+            for event in &events {
+                for asked in api.ready(event.token(), poll.registry(), now) {
+                    api.follow(asked.client, api::Events::default(), poll.registry(), now);
+                }
+            }
+        }
+        let mut read = FrameReader::default();
+        let mut last_read = 0;
+        let take = |client: &mut UnixStream, reader: &mut FrameReader| {
+            let mut chunk = [0; 4096];
+            let length = client.read(&mut chunk).unwrap();
+            reader.push(&chunk[..length]);
+            let mut last = None;
+            while let Some(answer) = reader.message::<api::Response>().unwrap() {
+                last = answer.body;
+            }
+            (length, last)
+        };
+        for number in 1..=EVENTS {
+            let event = api::Event { number, text: "something of some length".into(), ..Default::default() };
+            api.publish(&event, poll.registry(), now);
+            while last_read < number {
+                if let (_, Some(response::Body::Events(heard))) = take(&mut quick, &mut read) {
+                    last_read = heard.events.last().map_or(last_read, |event| event.number);
+                }
+            }
+        }
+        assert_eq!(api.clients.values().filter(|client| client.following).count(), 1, "the quick one");
+        // What was queued comes, then the reason, then the end.
+        let mut reader = FrameReader::default();
+        let mut last = None;
+        loop {
+            poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            for event in &events {
+                api.ready(event.token(), poll.registry(), now);
+            }
+            match take(&mut slow, &mut reader) {
+                (0, _) => break,
+                (_, heard) => last = heard.or(last),
+            }
+        }
+        let Some(response::Body::Error(error)) = last else { panic!("told why") };
+        assert!(error.message.contains("are lost: they were read too slowly"), "{}", error.message);
+    }
+}

@@ -1,205 +1,18 @@
 //! gemcastd and gemctl as processes: what they answer, how they end, and what they leave behind. The data plane is
 //! played by the test where one is needed; real ones meet in the lab's tests.
 
+mod site;
+
 use gemcast_proto::link::{self, to_control, to_dataplane};
 use gemcast_proto::message::{self, FrameReader};
+use site::{GEMCASTD, GEMCTL, PATIENCE, Peer, Site};
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
-
-const GEMCASTD: &str = env!("CARGO_BIN_EXE_gemcastd");
-const GEMCTL: &str = env!("CARGO_BIN_EXE_gemctl");
-/// Longer than anything here takes; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A directory with keys and a configuration.
-struct Site {
-    dir: tempfile::TempDir,
-    port: u16,
-}
-
-impl Site {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // A port nobody uses now; tests run side by side.
-        let port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port();
-        let site = Self { dir, port };
-        for (kind, name) in [("node", "node.key"), ("bk", "bk.key"), ("gak", "gak.key")] {
-            let out = site.path(name);
-            let output = Command::new(GEMCTL).args(["key", "generate", kind, "--out"]).arg(out).output().unwrap();
-            assert!(output.status.success(), "{output:?}");
-        }
-        site.configure("");
-        site
-    }
-
-    /// Writes the configuration: a missing untrusted interface, loopback as the trusted one, one group, and more.
-    fn configure(&self, more: &str) {
-        let text = format!(
-            r#"
-            [node]
-            name = "a"
-            identity = "node.key"
-            run_dir = "{run}"
-            state_dir = "{state}"
-            [domain]
-            bootstrap_key = "bk.key"
-            babel_port = {port}
-            [[interface]]
-            name = "lo"
-            role = "trusted"
-            [[interface]]
-            name = "wan-absent"
-            role = "untrusted"
-            [[group]]
-            address = "239.1.1.1"
-            ports = [5000]
-            sources = ["10.0.0.1"]
-            gak = [{{ epoch = 7, file = "gak.key" }}]
-            {more}
-            "#,
-            run = self.path("run").display(),
-            state = self.path("state").display(),
-            port = self.port,
-        );
-        fs::write(self.path("gemcast.toml"), text).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.path("run/default/api.sock")
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(GEMCASTD);
-        command.arg("--config").arg(self.path("gemcast.toml"));
-        command
-    }
-
-    fn start(&self) -> Daemon {
-        let mut child = self.command().env("RUST_LOG", "debug").stderr(Stdio::piped()).spawn().unwrap();
-        let (sender, lines) = channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut daemon = Daemon { child, lines, log: Vec::new() };
-        daemon.await_line("started");
-        daemon
-    }
-
-    fn gemctl(&self, arguments: &[&str]) -> Output {
-        Command::new(GEMCTL).arg("--run-dir").arg(self.path("run")).args(arguments).output().unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
-        let output = self.gemctl(&[&["-o", "json"], arguments].concat());
-        let value: serde_json::Value = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
-        assert_eq!(value["schema"], 1);
-        value
-    }
-
-    fn data_plane(&self) -> UnixListener {
-        fs::create_dir_all(self.path("run/default")).unwrap();
-        UnixListener::bind(self.path("run/default/dataplane.sock")).unwrap()
-    }
-}
-
-/// A running gemcastd and its log.
-struct Daemon {
-    child: Child,
-    lines: Receiver<String>,
-    log: Vec<String>,
-}
-
-impl Daemon {
-    fn await_line(&mut self, part: &str) -> String {
-        loop {
-            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
-                panic!("\"{part}\" not in the log:\n{}", self.log.join("\n"));
-            };
-            self.log.push(line.clone());
-            if line.contains(part) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    fn stop(mut self) -> i32 {
-        self.signal(rustix::process::Signal::TERM);
-        self.child.wait().unwrap().code().expect("an exit, not a signal")
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The test's end of a data plane's connection.
-struct Peer {
-    stream: UnixStream,
-    reader: FrameReader,
-}
-
-impl Peer {
-    fn accept(listener: &UnixListener) -> Self {
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, reader: FrameReader::default() }
-    }
-
-    fn receive(&mut self) -> to_dataplane::Body {
-        loop {
-            if let Some(message) = self.reader.message::<link::ToDataplane>().unwrap() {
-                return message.body.unwrap();
-            }
-            let mut chunk = [0; 4096];
-            let length = self.stream.read(&mut chunk).unwrap();
-            assert!(length > 0, "hung up");
-            self.reader.push(&chunk[..length]);
-        }
-    }
-
-    fn send(&mut self, body: to_control::Body) {
-        let mut bytes = Vec::new();
-        message::encode(&link::ToControl { body: Some(body) }, &mut bytes);
-        self.stream.write_all(&bytes).unwrap();
-    }
-
-    /// Exchanges hellos.
-    fn greet(&mut self, layout_version: u32) {
-        let to_dataplane::Body::Hello(hello) = self.receive() else { panic!("a hello comes first") };
-        assert_eq!((hello.layout_version, hello.instance.as_str()), (gemcast_xdp::LAYOUT_VERSION, "default"));
-        let instance = "default".into();
-        let hello = link::Hello { layout_version, instance, version: "9.9".into(), incarnation: 0xabc };
-        self.send(to_control::Body::Hello(hello));
-    }
-
-    fn snapshot(&mut self) -> link::Snapshot {
-        loop {
-            if let to_dataplane::Body::Snapshot(snapshot) = self.receive() {
-                return snapshot;
-            }
-        }
-    }
-}
+use std::process::{Command, Output, Stdio};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
@@ -564,4 +377,72 @@ fn key_files_are_made_once_and_show_only_what_is_public() {
     assert!(!bk.to_string().contains(&secret[..10]));
     let usage = site.gemctl(&["key", "generate", "node"]);
     assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn events_are_followed_as_json_lines() {
+    let site = Site::new();
+    let _daemon = site.start();
+    let mut command = Command::new(GEMCTL);
+    command.arg("--run-dir").arg(site.path("run")).args(["-o", "json", "events", "--follow"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = |name: &str| loop {
+        let event: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(event["schema"], 1);
+        if event["name"] == name {
+            return event;
+        }
+    };
+    let began = next("problem_began");
+    assert_eq!((&began["severity"], &began["fields"]["code"]), (&"warning".into(), &"dataplane_down".into()));
+    let listener = site.data_plane();
+    let mut peer = Peer::accept(&listener);
+    peer.greet(gemcast_xdp::LAYOUT_VERSION);
+    let up = next("data_plane_up");
+    assert!(up["number"].as_u64() > began["number"].as_u64() && up["at_ms"].as_u64() >= began["at_ms"].as_u64());
+    assert_eq!(next("problem_ended")["fields"]["code"], "dataplane_down");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let text = String::from_utf8(site.gemctl(&["events"]).stdout).unwrap();
+    let line = text.lines().find(|line| line.contains("data plane connected")).expect("it is remembered");
+    assert!(line.starts_with("20") && line.contains("Z info    data plane connected"), "{line}");
+}
+
+#[test]
+fn the_key_of_the_babel_domain_is_told_in_the_words_of_other_routers() {
+    let site = Site::new();
+    let output = site.gemctl(&["key", "babel-mac", site.path("bk.key").to_str().unwrap()]);
+    if !rustix::process::geteuid().is_root() {
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(6), 0));
+        return;
+    }
+    assert!(stderr(&output).contains("warning: what follows is SECRET"), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let key = text.lines().find_map(|line| line.strip_prefix("key id gemcast type hmac-sha256 value ")).unwrap();
+    assert!(key.len() == 64 && text.contains(&format!("password {key} {{ algorithm hmac sha256; }};")), "{text}");
+    let blake = site.gemctl(&["key", "babel-mac", "--algorithm", "blake2s", site.path("bk.key").to_str().unwrap()]);
+    let blake = String::from_utf8(blake.stdout).unwrap();
+    assert!(blake.contains("type blake2s128") && blake.contains("algorithm blake2s128"), "{blake}");
+}
+
+#[test]
+fn own_prefixes_are_in_the_route_table() {
+    let site = Site::new();
+    site.configure("[babel]\nannounce = [\"10.42.0.0/16\"]\ninstall_routes = false");
+    let mut daemon = site.start();
+    let announced = |prefix: &str| {
+        let routes = site.json(&["route", "list"]);
+        routes["routes"].as_array().unwrap().iter().any(|route| route["prefix"] == prefix && route["own"] == true)
+    };
+    assert!(announced("10.42.0.0/16"));
+    site.configure("[babel]\nannounce = [\"10.43.0.0/16\"]\ninstall_routes = false");
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.await_line("configuration reloaded");
+    assert!(announced("10.43.0.0/16") && !announced("10.42.0.0/16"));
+    let none = site.gemctl(&["neighbour", "show", "fe80::1"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(stderr(&none).contains("no neighbour fe80::1; `gemctl neighbour list` shows them"));
+    assert_eq!(site.gemctl(&["neighbour", "show", "nonsense"]).status.code(), Some(2));
+    assert!(site.gemctl(&["sync"]).status.success());
 }
