@@ -147,10 +147,8 @@ impl Engine {
             match timer {
                 Timer::Expiry => self.expire_objects(now),
                 Timer::NodeRefresh => self.announce_node(now, now.wall.0),
-                Timer::Seks => {
-                    self.tend_own(now);
-                    self.tend_learnt(now);
-                }
+                Timer::Seks => self.tend_own(now),
+                Timer::Wipes => self.tend_learnt(now),
                 Timer::Delivery => self.deliver(now),
                 Timer::InitialSync => self.retry_initial_sync(now),
                 Timer::Routes => self.expire_routes(now),
@@ -271,6 +269,7 @@ impl Engine {
 
     /// Configured groups.
     pub fn groups(&self) -> Vec<view::GroupView> {
+        let sources = self.seks.sources();
         let groups = self.config.groups.iter().map(|config| {
             let (suite, mut epochs) = match &config.protection {
                 Protection::None => (None, Vec::new()),
@@ -278,8 +277,6 @@ impl Engine {
             };
             epochs.sort_unstable();
             let own = self.seks.own.get(&config.group);
-            let sources: std::collections::BTreeSet<_> =
-                self.seks.learnt.values().filter(|l| l.group == config.group).map(|l| l.origin).collect();
             view::GroupView {
                 group: config.group,
                 suite,
@@ -288,15 +285,10 @@ impl Engine {
                 receive: config.receive,
                 active_key: own.and_then(|own| own.active.as_ref()).map(|sek| sek.key_id),
                 next_key: own.and_then(|own| own.next.as_ref()).map(|sek| (sek.key_id, sek.not_before)),
-                sources: u32::try_from(sources.len()).unwrap_or(u32::MAX),
+                sources: sources.get(&config.group).copied().unwrap_or(0),
             }
         });
         groups.collect()
-    }
-
-    /// Known SEKs.
-    pub fn keys(&self) -> Vec<view::KeyView> {
-        self.key_views()
     }
 
     /// Babel neighbours.

@@ -10,21 +10,24 @@
 //! continuity of its packet counters is not certain. Secrets of others are not kept: they are unwrapped from their
 //! object whenever they have to be installed.
 
+mod learnt;
+mod picture;
+mod wrap;
+
+use self::wrap::wrap;
 use crate::config::{GroupConfig, Protection};
 use crate::derive::{self, Traffic};
 use crate::input::{AdoptedKey, Ifindex};
-use crate::object::{self, SKEW, Stored};
+use crate::object::{self, SKEW};
 use crate::output::{Event, InstallKey, Output};
 use crate::secret::Secret;
 use crate::time::{Instant, Now, UnixMillis};
 use crate::timer::Timer;
-use crate::view::KeyState;
 use crate::{Engine, earliest};
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
 use gemcast_proto::wire::gem::{ObjectHeader, ObjectKind, ObjectName, SekPayload};
 use rand_chacha::rand_core::RngCore;
-use ring::aead;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Packets after which a key is replaced.
@@ -77,6 +80,10 @@ pub(crate) struct Seks {
     pub(crate) own: BTreeMap<Group, OwnGroup>,
     pub(crate) learnt: BTreeMap<KeyId, Learnt>,
     wipes: BTreeSet<(UnixMillis, KeyId)>,
+    /// The learnt keys of each source in the order of their use.
+    by_source: BTreeSet<(NodeId, Group, UnixMillis, KeyId)>,
+    /// Every key of ours that the maps may hold.
+    own_ids: BTreeSet<KeyId>,
     /// Opening keys found in the maps whose objects have not come back yet.
     pub(crate) adopted: BTreeMap<KeyId, AdoptedKey>,
     /// Every live SEK of other nodes, and the interface its packets are relayed from.
@@ -95,49 +102,30 @@ impl Seks {
     }
 
     fn forget(&mut self, key_id: KeyId) -> bool {
-        let learnt = self.learnt.remove(&key_id);
-        if let Some(learnt) = &learnt {
-            self.wipes.remove(&(learnt.wipe_at, key_id));
+        let Some(learnt) = self.learnt.remove(&key_id) else { return false };
+        self.wipes.remove(&(learnt.wipe_at, key_id));
+        self.by_source.remove(&(learnt.origin, learnt.group, learnt.not_before, key_id));
+        true
+    }
+
+    fn remember(&mut self, key_id: KeyId, learnt: Learnt) {
+        self.forget(key_id);
+        self.wipes.insert((learnt.wipe_at, key_id));
+        self.by_source.insert((learnt.origin, learnt.group, learnt.not_before, key_id));
+        self.learnt.insert(key_id, learnt);
+    }
+
+    /// How many nodes' keys are learnt for each group.
+    pub(crate) fn sources(&self) -> BTreeMap<Group, u32> {
+        let mut sources = BTreeMap::new();
+        let mut last = None;
+        for &(origin, group, ..) in &self.by_source {
+            if last.replace((origin, group)) != Some((origin, group)) {
+                *sources.entry(group).or_default() += 1;
+            }
         }
-        learnt.is_some()
+        sources
     }
-
-    fn is_own(&self, key_id: KeyId) -> bool {
-        self.own.values().any(|own| {
-            [&own.active, &own.next].into_iter().flatten().any(|sek| sek.key_id == key_id)
-                || own.retiring.iter().any(|&(id, ..)| id == key_id)
-                || own.adopted.iter().any(|adopted| adopted.key_id == key_id)
-        })
-    }
-}
-
-/// Wraps a SEK: AES-256-GCM under a key that is used for nothing else, hence a fixed nonce.
-fn wrap(key: &Secret<32>, sek: &Secret<32>) -> [u8; 48] {
-    let mut wrapped = [0; 48];
-    wrapped[..32].copy_from_slice(sek.expose());
-    let (text, tag) = wrapped.split_at_mut(32);
-    let made = wrap_cipher(key)
-        .seal_in_place_separate_tag(aead::Nonce::assume_unique_for_key([0; 12]), aead::Aad::empty(), text)
-        .expect("32 bytes are within every limit of AES-GCM");
-    tag.copy_from_slice(made.as_ref());
-    wrapped
-}
-
-/// Undoes [`wrap`]; `None` when the key is another one: its maker does not hold our GAK.
-fn unwrap(key: &Secret<32>, wrapped: &[u8; 48]) -> Option<Secret<32>> {
-    let mut text = *wrapped;
-    let opened = wrap_cipher(key)
-        .open_in_place(aead::Nonce::assume_unique_for_key([0; 12]), aead::Aad::empty(), &mut text)
-        .ok()
-        .and_then(|sek| <[u8; 32]>::try_from(&*sek).ok())
-        .map(Secret::new);
-    zeroize::Zeroize::zeroize(&mut text);
-    opened
-}
-
-fn wrap_cipher(key: &Secret<32>) -> aead::LessSafeKey {
-    let key = aead::UnboundKey::new(&aead::AES_256_GCM, key.expose()).expect("AES-256 takes 32 bytes");
-    aead::LessSafeKey::new(key)
 }
 
 /// The GAK of an epoch.
@@ -169,6 +157,7 @@ impl Engine {
         if known.is_some_and(|known| known != incarnation) {
             // The maps were made anew: what our keys counted is lost, so none of them may seal again.
             self.seks.own.clear();
+            self.seks.own_ids.clear();
             self.seks.adopted.clear();
         }
         self.install_gtags();
@@ -182,6 +171,7 @@ impl Engine {
         self.seks.transit.values_mut().for_each(|from| *from = None);
         self.learn_all(now);
         self.tend_own(now);
+        self.schedule_wipes(now);
     }
 
     /// Keeps keys found in the maps that are of use, wipes the others.
@@ -190,10 +180,11 @@ impl Engine {
             let valid = now.wall <= key.not_after + SKEW;
             let config = self.group_config(key.group).filter(|config| gak_of(config, key.epoch).is_some() && valid);
             let (send, receive) = config.map_or((false, false), |config| (config.send, config.receive));
-            if self.seks.learnt.contains_key(&key.key_id) || self.seks.is_own(key.key_id) {
+            if self.seks.learnt.contains_key(&key.key_id) || self.seks.own_ids.contains(&key.key_id) {
                 continue;
             }
             if first && key.seals && send && key.origin == self.id {
+                self.seks.own_ids.insert(key.key_id);
                 self.seks.own.entry(key.group).or_default().adopted.push(key);
             } else if first && !key.seals && receive && key.origin != self.id {
                 self.seks.adopted.insert(key.key_id, key);
@@ -272,14 +263,17 @@ impl Engine {
 
     fn wipe_retired(&mut self, now: Now, group: Group) -> Option<Instant> {
         let own = self.seks.own.get_mut(&group)?;
-        let outputs = &mut self.outputs;
-        own.retiring.retain(|&(key_id, _, at)| {
-            if at <= now.mono {
-                outputs.push_back(Output::RemoveKey(key_id));
-            }
-            at > now.mono
-        });
-        own.retiring.iter().map(|&(_, _, at)| at).min()
+        let over: Vec<_> =
+            own.retiring.extract_if(.., |(_, _, at)| *at <= now.mono).map(|(key_id, ..)| key_id).collect();
+        let next = own.retiring.iter().map(|&(_, _, at)| at).min();
+        over.into_iter().for_each(|key_id| self.remove_own(key_id));
+        next
+    }
+
+    /// Wipes a key of ours.
+    fn remove_own(&mut self, key_id: KeyId) {
+        self.seks.own_ids.remove(&key_id);
+        self.outputs.push_back(Output::RemoveKey(key_id));
     }
 
     /// Makes a SEK for a group, announces it, and switches to it after `lead`.
@@ -314,6 +308,7 @@ impl Engine {
             packets: 0,
         };
         self.outputs.extend(self.own_key(group, &sek).map(Output::InstallKey));
+        self.seks.own_ids.insert(key_id);
         self.seks.own.entry(group).or_default().next = Some(sek);
         self.counters.seks_made += 1;
         self.event(Event::SekMade { group, key_id });
@@ -356,7 +351,7 @@ impl Engine {
         loop {
             let key_id = KeyId(self.rng.next_u32());
             let known = self.seks.learnt.contains_key(&key_id) || self.seks.adopted.contains_key(&key_id);
-            if key_id.0 != 0 && !known && !self.seks.is_own(key_id) {
+            if key_id.0 != 0 && !known && !self.seks.own_ids.contains(&key_id) {
                 return key_id;
             }
         }
@@ -384,7 +379,7 @@ impl Engine {
             sek.replace_at = now.mono;
             if packets >= URGENT_LIMIT_PACKETS {
                 let next = self.seks.own.get_mut(&group).and_then(|own| own.next.take());
-                self.outputs.extend(next.map(|sek| Output::RemoveKey(sek.key_id)));
+                next.into_iter().for_each(|sek| self.remove_own(sek.key_id));
                 self.make_sek(now, group, Duration::ZERO);
             }
             self.tend_own(now);
@@ -398,163 +393,6 @@ impl Engine {
             self.install_learnt(key_id);
         } else {
             self.request_missing(now.mono, u64::from(key_id.0));
-        }
-    }
-
-    /// Looks at every SEK object anew, after the configuration or the data plane changed.
-    pub(crate) fn learn_all(&mut self, now: Now) {
-        let names: Vec<_> = self.objects.iter().map(|stored| stored.header.name).collect();
-        for name in names.into_iter().filter(|name| name.kind == ObjectKind::SEK) {
-            self.learn(now, &name);
-        }
-    }
-
-    /// A SEK object is new: installs it if it is for us.
-    pub(crate) fn learn(&mut self, now: Now, name: &ObjectName) {
-        let Some(stored) = self.objects.get(name) else { return };
-        if stored.header.tombstone {
-            let key_id = u32::try_from(name.id).map(KeyId).ok();
-            let own = key_id.and_then(|key_id| self.seks.learnt.get(&key_id)).is_some_and(|l| l.origin == name.origin);
-            if let Some(key_id) = key_id {
-                self.set_transit(name.origin, key_id, false);
-            }
-            if let Some(key_id) = key_id.filter(|_| own) {
-                self.wipe(key_id);
-            }
-            return;
-        }
-        let Ok(payload) = SekPayload::parse(stored.payload()) else { return };
-        let not_after = stored.not_after();
-        let (origin, key_id, group, epoch) = (name.origin, payload.key_id, payload.group, payload.epoch);
-        if origin == self.id || u64::from(key_id.0) != name.id {
-            return;
-        }
-        if self.seks.is_own(key_id) || self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin != origin) {
-            // Key ids are found on the wire without their origin, so two keys cannot share one. Who came first stays.
-            self.counters.conflicts += 1;
-            self.event(Event::KeyIdTaken { origin, key_id });
-            return;
-        }
-        self.set_transit(origin, key_id, true);
-        let wanted = self.group_config(group).filter(|config| config.receive && gak_of(config, epoch).is_some());
-        let (Some(_), Some(suite)) = (wanted, Suite::from_wire(payload.suite)) else { return };
-        if now.wall > not_after + SKEW {
-            return;
-        }
-        let not_before = UnixMillis(payload.not_before_ms);
-        let learnt = Learnt { origin, group, epoch, suite, not_before, not_after, wipe_at: not_after + SKEW };
-        let new = !self.seks.learnt.contains_key(&key_id);
-        self.seks.forget(key_id);
-        self.seks.learnt.insert(key_id, learnt);
-        self.seks.wipes.insert((learnt.wipe_at, key_id));
-        if !self.install_learnt(key_id) {
-            self.seks.forget(key_id);
-            self.counters.unwrap_failed += 1;
-            return;
-        }
-        self.seks.adopted.remove(&key_id);
-        self.supersede(origin, group);
-        self.timers.set_by(Timer::Seks, now.mono);
-        if new {
-            self.counters.seks_installed += 1;
-            self.event(Event::SekLearnt { origin, group, key_id });
-        }
-    }
-
-    /// Keys of one origin and group end some time after the next one begins, skew of its clock included.
-    fn supersede(&mut self, origin: NodeId, group: Group) {
-        let of_source = |learnt: &Learnt| learnt.origin == origin && learnt.group == group;
-        let mut keys: Vec<_> =
-            self.seks.learnt.iter().filter(|(_, l)| of_source(l)).map(|(&id, l)| (l.not_before, id)).collect();
-        keys.sort_unstable();
-        for pair in keys.windows(2) {
-            let ([(_, older), (taken_over, _)], margin) = (pair, self.config.overlap + SKEW) else { continue };
-            let end = (*taken_over + margin).min(self.seks.learnt[older].not_after + SKEW);
-            self.seks.set_wipe(*older, end);
-        }
-    }
-
-    /// The way to a gateway changed, or its keys did: packets under them are relayed from that side only.
-    pub(crate) fn steer_transit(&mut self, origin: NodeId) {
-        if self.seks.incarnation.is_none() {
-            return;
-        }
-        let towards = self.interface_towards(origin);
-        let of_origin = (origin, KeyId(0))..=(origin, KeyId(u32::MAX));
-        for (&(_, key_id), from) in self.seks.transit.range_mut(of_origin) {
-            if *from != towards {
-                *from = towards;
-                self.outputs.push_back(Output::Transit { key_id, ifindex: towards });
-            }
-        }
-    }
-
-    /// A SEK object of another node came or went.
-    fn set_transit(&mut self, origin: NodeId, key_id: KeyId, live: bool) {
-        if live {
-            self.seks.transit.entry((origin, key_id)).or_insert(None);
-            self.steer_transit(origin);
-        } else if self.seks.transit.remove(&(origin, key_id)).flatten().is_some() {
-            self.outputs.push_back(Output::Transit { key_id, ifindex: None });
-        }
-    }
-
-    /// Unwraps a learnt key from its object and installs it. Returns whether it is a key of our group key's.
-    fn install_learnt(&mut self, key_id: KeyId) -> bool {
-        let Some(&Learnt { origin, group, epoch, suite, not_after, .. }) = self.seks.learnt.get(&key_id) else {
-            return false;
-        };
-        let name = ObjectName { origin, kind: ObjectKind::SEK, id: u64::from(key_id.0) };
-        let Some(stored) = self.objects.get(&name) else { return false };
-        let version = stored.header.version;
-        let Ok(payload) = SekPayload::parse(stored.payload()) else { return false };
-        let Some(gak) = self.group_config(group).and_then(|config| gak_of(config, epoch)) else { return false };
-        let wrap_key = derive::wrap_key(gak, origin, version, key_id, &payload.salt);
-        let Some(sek) = unwrap(&wrap_key, &payload.wrapped) else { return false };
-        if self.seks.incarnation.is_some() {
-            let (traffic_key, salt) = Traffic { sek: &sek, gak, suite, group, origin, key_id, epoch }.derive();
-            let key = InstallKey { key_id, origin, group, epoch, suite, seals: false, traffic_key, salt, not_after };
-            self.outputs.push_back(Output::InstallKey(key));
-        }
-        true
-    }
-
-    fn wipe(&mut self, key_id: KeyId) {
-        if self.seks.forget(key_id) && self.seks.incarnation.is_some() {
-            self.outputs.push_back(Output::RemoveKey(key_id));
-        }
-    }
-
-    /// Wipes keys of others that are over.
-    pub(crate) fn tend_learnt(&mut self, now: Now) {
-        while let Some(&(at, key_id)) = self.seks.wipes.first() {
-            if at > now.wall {
-                self.timers.set_by(Timer::Seks, now.mono + Duration::from_millis(at.0 - now.wall.0));
-                break;
-            }
-            self.wipe(key_id);
-        }
-        let over: Vec<_> =
-            self.seks.adopted.values().filter(|key| now.wall > key.not_after + SKEW).map(|k| k.key_id).collect();
-        for key_id in over {
-            self.seks.adopted.remove(&key_id);
-            self.outputs.push_back(Output::RemoveKey(key_id));
-        }
-        if let Some(end) = self.seks.adopted.values().map(|key| key.not_after + SKEW).min() {
-            self.timers.set_by(Timer::Seks, now.mono + Duration::from_millis(end.0.saturating_sub(now.wall.0) + 1));
-        }
-    }
-
-    /// An object ran out of validity.
-    pub(crate) fn forget_object(&mut self, stored: &Stored) {
-        let name = stored.header.name;
-        let Ok(key_id) = u32::try_from(name.id).map(KeyId) else { return };
-        let learnt = self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin == name.origin);
-        if name.kind == ObjectKind::SEK {
-            self.set_transit(name.origin, key_id, false);
-        }
-        if name.kind == ObjectKind::SEK && learnt {
-            self.wipe(key_id);
         }
     }
 
@@ -581,80 +419,21 @@ impl Engine {
                     let seks = [own.active.take(), own.next.take()].into_iter().flatten().map(|sek| sek.key_id);
                     let retired = own.retiring.drain(..).map(|(key_id, ..)| key_id);
                     let adopted = own.adopted.drain(..).map(|key| key.key_id);
-                    self.outputs.extend(seks.chain(retired).chain(adopted).map(Output::RemoveKey));
+                    let gone: Vec<_> = seks.chain(retired).chain(adopted).collect();
+                    gone.into_iter().for_each(|key_id| self.remove_own(key_id));
                     self.seks.own.remove(&group);
                 }
                 Some(epoch) => {
-                    if let Some(stale) = own.next.take_if(|sek| sek.epoch != epoch) {
-                        self.outputs.push_back(Output::RemoveKey(stale.key_id));
-                    }
                     if let Some(active) = own.active.as_mut().filter(|sek| sek.epoch != epoch) {
                         active.replace_at = now.mono;
+                    }
+                    if let Some(stale) = own.next.take_if(|sek| sek.epoch != epoch) {
+                        self.remove_own(stale.key_id);
                     }
                 }
             }
         }
         self.learn_all(now);
         self.tend_own(now);
-    }
-
-    /// Keys for the operator's eyes.
-    pub(crate) fn key_views(&self) -> Vec<crate::view::KeyView> {
-        use crate::view::KeyView;
-        let own = self.seks.own.iter().flat_map(|(&group, own)| {
-            let sek = move |sek: &OwnSek, state| KeyView {
-                key_id: sek.key_id,
-                origin: self.id,
-                group,
-                epoch: sek.epoch,
-                suite: Some(sek.suite),
-                state,
-                not_before: sek.not_before,
-                not_after: sek.not_after,
-                packets: sek.packets,
-            };
-            let bare = move |key_id, epoch, not_after, state| KeyView {
-                key_id,
-                origin: self.id,
-                group,
-                epoch,
-                suite: None,
-                state,
-                not_before: UnixMillis(0),
-                not_after,
-                packets: 0,
-            };
-            let active = own.active.iter().map(move |active| sek(active, KeyState::Active));
-            let next = own.next.iter().map(move |next| sek(next, KeyState::Announced));
-            let retiring = own
-                .retiring
-                .iter()
-                .map(move |&(key_id, epoch, _)| bare(key_id, epoch, UnixMillis(0), KeyState::Retiring));
-            let adopted =
-                own.adopted.iter().map(move |key| bare(key.key_id, key.epoch, key.not_after, KeyState::Adopted));
-            active.chain(next).chain(retiring).chain(adopted)
-        });
-        let others = self.objects.iter().filter(|stored| {
-            stored.header.name.kind == ObjectKind::SEK
-                && stored.header.name.origin != self.id
-                && !stored.header.tombstone
-        });
-        let others = others.filter_map(|stored| {
-            let payload = SekPayload::parse(stored.payload()).ok()?;
-            let origin = stored.header.name.origin;
-            let opening = self.seks.learnt.get(&payload.key_id).is_some_and(|learnt| learnt.origin == origin);
-            Some(KeyView {
-                key_id: payload.key_id,
-                origin,
-                group: payload.group,
-                epoch: payload.epoch,
-                suite: Suite::from_wire(payload.suite),
-                state: if opening { KeyState::Opening } else { KeyState::Relayed },
-                not_before: UnixMillis(payload.not_before_ms),
-                not_after: stored.not_after(),
-                packets: 0,
-            })
-        });
-        own.chain(others).collect()
     }
 }

@@ -9,8 +9,10 @@ pub(crate) enum Timer {
     Expiry,
     /// Our NODE object is to be made anew before it runs out.
     NodeRefresh,
-    /// A SEK of ours is to be made, switched to or wiped, or one of another node is to be wiped.
+    /// A SEK of ours is to be made, switched to or wiped.
     Seks,
+    /// A SEK of another node is to be wiped.
+    Wipes,
     /// Objects queued for neighbours go out at a pace.
     Delivery,
     /// The start's wildcard request is to be repeated.
@@ -24,10 +26,11 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Expiry,
         Self::NodeRefresh,
         Self::Seks,
+        Self::Wipes,
         Self::Delivery,
         Self::InitialSync,
         Self::Routes,

@@ -1,0 +1,173 @@
+//! SEKs of other nodes: learnt from their objects, installed while they are good, superseded, wiped.
+
+use super::wrap::unwrap;
+use super::{Learnt, gak_of};
+use crate::Engine;
+use crate::derive::{self, Traffic};
+use crate::object::{SKEW, Stored};
+use crate::output::{Event, InstallKey, Output};
+use crate::time::{Now, UnixMillis};
+use crate::timer::Timer;
+use core::time::Duration;
+use gemcast_proto::id::{Group, KeyId, NodeId, Suite};
+use gemcast_proto::wire::gem::{ObjectKind, ObjectName, SekPayload};
+
+impl Engine {
+    /// Looks at every SEK object anew, after the configuration or the data plane changed.
+    pub(crate) fn learn_all(&mut self, now: Now) {
+        let names: Vec<_> = self.objects.iter().map(|stored| stored.header.name).collect();
+        for name in names.into_iter().filter(|name| name.kind == ObjectKind::SEK) {
+            self.learn(now, &name);
+        }
+    }
+
+    /// A SEK object is new: installs it if it is for us.
+    pub(crate) fn learn(&mut self, now: Now, name: &ObjectName) {
+        let Some(stored) = self.objects.get(name) else { return };
+        if stored.header.tombstone {
+            let key_id = u32::try_from(name.id).map(KeyId).ok();
+            let own = key_id.and_then(|key_id| self.seks.learnt.get(&key_id)).is_some_and(|l| l.origin == name.origin);
+            if let Some(key_id) = key_id {
+                self.set_transit(name.origin, key_id, false);
+            }
+            if let Some(key_id) = key_id.filter(|_| own) {
+                self.wipe(key_id);
+            }
+            return;
+        }
+        let Ok(payload) = SekPayload::parse(stored.payload()) else { return };
+        let not_after = stored.not_after();
+        let (origin, key_id, group, epoch) = (name.origin, payload.key_id, payload.group, payload.epoch);
+        if origin == self.id || u64::from(key_id.0) != name.id {
+            return;
+        }
+        if self.seks.own_ids.contains(&key_id)
+            || self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin != origin)
+        {
+            // Key ids are found on the wire without their origin, so two keys cannot share one. Who came first stays.
+            self.counters.conflicts += 1;
+            self.event(Event::KeyIdTaken { origin, key_id });
+            return;
+        }
+        self.set_transit(origin, key_id, true);
+        let wanted = self.group_config(group).filter(|config| config.receive && gak_of(config, epoch).is_some());
+        let (Some(_), Some(suite)) = (wanted, Suite::from_wire(payload.suite)) else { return };
+        if now.wall > not_after + SKEW {
+            return;
+        }
+        let not_before = UnixMillis(payload.not_before_ms);
+        let learnt = Learnt { origin, group, epoch, suite, not_before, not_after, wipe_at: not_after + SKEW };
+        let new = !self.seks.learnt.contains_key(&key_id);
+        self.seks.remember(key_id, learnt);
+        if !self.install_learnt(key_id) {
+            self.seks.forget(key_id);
+            self.counters.unwrap_failed += 1;
+            return;
+        }
+        self.seks.adopted.remove(&key_id);
+        self.supersede(now, origin, group);
+        if new {
+            self.counters.seks_installed += 1;
+            self.event(Event::SekLearnt { origin, group, key_id });
+        }
+    }
+
+    /// Keys of one origin and group end some time after the next one begins, skew of its clock included.
+    fn supersede(&mut self, now: Now, origin: NodeId, group: Group) {
+        let first = (origin, group, UnixMillis(0), KeyId(0));
+        let last = (origin, group, UnixMillis(u64::MAX), KeyId(u32::MAX));
+        let keys: Vec<_> = self.seks.by_source.range(first..=last).map(|&(.., begins, id)| (begins, id)).collect();
+        for pair in keys.windows(2) {
+            let &[(_, older), (taken_over, _)] = pair else { continue };
+            let end = (taken_over + self.config.overlap + SKEW).min(self.seks.learnt[&older].not_after + SKEW);
+            self.seks.set_wipe(older, end);
+        }
+        self.schedule_wipes(now);
+    }
+
+    /// The way to a gateway changed, or its keys did: packets under them are relayed from that side only.
+    pub(crate) fn steer_transit(&mut self, origin: NodeId) {
+        if self.seks.incarnation.is_none() {
+            return;
+        }
+        let towards = self.interface_towards(origin);
+        let of_origin = (origin, KeyId(0))..=(origin, KeyId(u32::MAX));
+        for (&(_, key_id), from) in self.seks.transit.range_mut(of_origin) {
+            if *from != towards {
+                *from = towards;
+                self.outputs.push_back(Output::Transit { key_id, ifindex: towards });
+            }
+        }
+    }
+
+    /// A SEK object of another node came or went.
+    fn set_transit(&mut self, origin: NodeId, key_id: KeyId, live: bool) {
+        if live {
+            self.seks.transit.entry((origin, key_id)).or_insert(None);
+            self.steer_transit(origin);
+        } else if self.seks.transit.remove(&(origin, key_id)).flatten().is_some() {
+            self.outputs.push_back(Output::Transit { key_id, ifindex: None });
+        }
+    }
+
+    /// Unwraps a learnt key from its object and installs it. Returns whether it is a key of our group key's.
+    pub(super) fn install_learnt(&mut self, key_id: KeyId) -> bool {
+        let Some(&Learnt { origin, group, epoch, suite, not_after, .. }) = self.seks.learnt.get(&key_id) else {
+            return false;
+        };
+        let name = ObjectName { origin, kind: ObjectKind::SEK, id: u64::from(key_id.0) };
+        let Some(stored) = self.objects.get(&name) else { return false };
+        let version = stored.header.version;
+        let Ok(payload) = SekPayload::parse(stored.payload()) else { return false };
+        let Some(gak) = self.group_config(group).and_then(|config| gak_of(config, epoch)) else { return false };
+        let wrap_key = derive::wrap_key(gak, origin, version, key_id, &payload.salt);
+        let Some(sek) = unwrap(&wrap_key, &payload.wrapped) else { return false };
+        if self.seks.incarnation.is_some() {
+            let (traffic_key, salt) = Traffic { sek: &sek, gak, suite, group, origin, key_id, epoch }.derive();
+            let key = InstallKey { key_id, origin, group, epoch, suite, seals: false, traffic_key, salt, not_after };
+            self.outputs.push_back(Output::InstallKey(key));
+        }
+        true
+    }
+
+    pub(super) fn wipe(&mut self, key_id: KeyId) {
+        if self.seks.forget(key_id) && self.seks.incarnation.is_some() {
+            self.outputs.push_back(Output::RemoveKey(key_id));
+        }
+    }
+
+    /// Wipes keys of others that are over.
+    pub(crate) fn tend_learnt(&mut self, now: Now) {
+        while let Some(&(at, key_id)) = self.seks.wipes.first()
+            && at <= now.wall
+        {
+            self.wipe(key_id);
+        }
+        let over: Vec<_> = self.seks.adopted.extract_if(.., |_, key| now.wall > key.not_after + SKEW).collect();
+        self.outputs.extend(over.into_iter().map(|(key_id, _)| Output::RemoveKey(key_id)));
+        self.schedule_wipes(now);
+    }
+
+    /// The wall clock may be set while we wait: looked at again every minute.
+    pub(super) fn schedule_wipes(&mut self, now: Now) {
+        let adopted = self.seks.adopted.values().map(|key| key.not_after + SKEW).min();
+        let next = self.seks.wipes.first().map(|&(at, _)| at).into_iter().chain(adopted).min();
+        if let Some(at) = next {
+            let wait = Duration::from_millis(at.0.saturating_sub(now.wall.0) + 1).min(Duration::from_secs(60));
+            self.timers.set_by(Timer::Wipes, now.mono + wait);
+        }
+    }
+
+    /// An object ran out of validity.
+    pub(crate) fn forget_object(&mut self, stored: &Stored) {
+        let name = stored.header.name;
+        let Ok(key_id) = u32::try_from(name.id).map(KeyId) else { return };
+        let learnt = self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin == name.origin);
+        if name.kind == ObjectKind::SEK {
+            self.set_transit(name.origin, key_id, false);
+        }
+        if name.kind == ObjectKind::SEK && learnt {
+            self.wipe(key_id);
+        }
+    }
+}
