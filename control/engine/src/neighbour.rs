@@ -11,6 +11,8 @@ use gemcast_proto::wire::babel::{INFINITY, Seqno};
 
 /// Cost of a wired link that works (RFC 8966 appendix A.2.1).
 const WIRED_COST: u16 = 96;
+/// Step of the penalty for delay.
+const PENALTY_STEP: u16 = 8;
 /// Hellos that may be missing between two before the neighbour counts as restarted (appendix A.1).
 const RESTART_DISTANCE: u16 = 16;
 /// A neighbour that was never heard right is forgotten after this long.
@@ -145,6 +147,8 @@ impl Neighbour {
         let range = delay.max.saturating_sub(delay.min).as_micros().max(1);
         let above = rtt.saturating_sub(delay.min).as_micros().min(range);
         let penalty = u16::try_from(u128::from(delay.penalty) * above / range).unwrap_or(delay.penalty);
+        // In steps, so that a time that trembles does not move routes.
+        let penalty = penalty / PENALTY_STEP * PENALTY_STEP;
         base.saturating_add(penalty).min(INFINITY - 1)
     }
 

@@ -108,3 +108,24 @@ fn a_flood_of_refused_packets_is_reported_now_and_then() {
     assert_eq!(rig.hosts[0].engine.counters.refused_malformed, 10_000);
     assert!(rig.hosts[0].events.len() < 100, "{} events", rig.hosts[0].events.len());
 }
+
+#[test]
+fn a_router_that_passes_routes_and_no_objects_is_noticed() {
+    let mut rig = Rig::new(members(1), &[&[0]]);
+    let mut router = Liar::new();
+    router.introduce(&mut rig);
+    let far = [0xfa; 8];
+    let hello = |seqno| (kind::HELLO, vec![0, 0, 0, seqno, 0xff, 0xff]);
+    let ihu = (kind::IHU, vec![3, 0, 0, 96, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 1]);
+    let router_id = (kind::ROUTER_ID, [&[0, 0], &far[..]].concat());
+    let update = [&[2, 0, 128, 0, 0xff, 0xff, 0, 1, 0, 0, 0xfd], &b"gemcast"[..], &far].concat();
+    router.send(&mut rig, GROUP, None, &[hello(1), hello(2), ihu, router_id, (kind::UPDATE, update)]);
+    let missing = |rig: &Rig| {
+        let events = rig.hosts[0].events.iter();
+        events.filter(|event| matches!(event, Event::ObjectsMissing { node } if node.0 == far)).count()
+    };
+    rig.run(Duration::from_secs(12));
+    assert_eq!(missing(&rig), 0, "objects may well take a moment longer than routes");
+    rig.run(Duration::from_secs(60));
+    assert_eq!(missing(&rig), 1, "said once");
+}

@@ -156,3 +156,48 @@ fn a_burst_of_routes_arrives_whole() {
     rig.handle(0, Input::Originate(own.collect()));
     rig.run_until(10 * SECOND, |rig| rig.hosts[2].maps.routes.len() == 2000);
 }
+
+fn with_babel(rig: &mut Rig, babel: impl Fn() -> Babel) {
+    for host in 0..rig.hosts.len() {
+        let config = crate::config::Config { babel: babel(), ..super::rig::config(host, &Default::default()) };
+        rig.handle(host, Input::Reconfigure(Box::new(config)));
+    }
+}
+
+#[test]
+fn routes_from_a_source_prefix_are_their_own_unless_switched_off() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    let config = super::rig::config(2, &Default::default());
+    let babel = Babel { source_specific: false, ..Babel::default() };
+    rig.handle(2, Input::Reconfigure(Box::new(crate::config::Config { babel, ..config })));
+    let (everywhere, source) = (prefix("::/0"), Some(prefix("2001:db8:9::/48")));
+    let own = [None, source].map(|source| Originated { prefix: everywhere, source, metric: 0 });
+    rig.handle(0, Input::Originate(own.to_vec()));
+    rig.run(6 * SECOND);
+    let installed = |host: usize, source| rig.hosts[host].maps.routes.contains_key(&(everywhere, source));
+    assert!(installed(1, None) && installed(1, source));
+    assert!(installed(2, None) && !installed(2, source));
+}
+
+#[test]
+fn delay_costs_when_it_is_to_count() {
+    let delay = crate::config::DelayMetric { min: Duration::ZERO, max: Duration::from_millis(10), penalty: 100 };
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    with_babel(&mut rig, || Babel { delay: Some(delay), ..Babel::default() });
+    originate(&mut rig, 0, &["10.1.0.0/16"]);
+    rig.run(10 * SECOND);
+    let neighbour = &rig.hosts[1].engine.neighbours()[0];
+    assert_eq!(neighbour.rtt, Some(Duration::from_millis(2)), "1 ms there and 1 ms back");
+    assert_eq!((neighbour.cost, route(&rig, 1, "10.1.0.0/16")), (112, Some((0, 112))), "96 and 20 in steps of 8");
+}
+
+#[test]
+fn unicast_hellos_count_in_a_series_of_their_own() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    with_babel(&mut rig, || Babel { unicast_hellos: true, ..Babel::default() });
+    rig.run(20 * SECOND);
+    for host in &rig.hosts {
+        let neighbour = host.engine.neighbours.values().next().unwrap();
+        assert_eq!((neighbour.unicast.bits, neighbour.multicast.bits), (0xffff, 0xffff));
+    }
+}
