@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer does with the checkout. Each command first sets up what it needs.
 
+mod bench;
 mod command;
 mod compile;
 mod demo;
@@ -47,6 +48,15 @@ enum Task {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(15..=86_400))]
         seconds: u64,
     },
+    /// Measure what a gateway forwards, beside kernel multicast routing on the same wires.
+    Bench {
+        /// Fewer and shorter rounds: under three minutes.
+        #[arg(long)]
+        quick: bool,
+        /// Write the results to this file too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Format, lints, documentation, licences, unit tests and lab tests.
     Test {
         /// Only what needs neither root nor minutes: format, lints, unit tests.
@@ -78,6 +88,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Lab(task) => return lab::run(task),
         Task::Demo { json, seconds } => return demo::run(json.as_deref(), seconds),
+        Task::Bench { quick, json } => return bench::run(quick, json.as_deref()),
         Task::Test { quick } => return test::run(quick),
     }
     Ok(ExitCode::SUCCESS)
