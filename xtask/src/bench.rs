@@ -29,7 +29,7 @@ pub(crate) fn run(quick: bool, json: Option<&Path>) -> Result<ExitCode> {
     smcroute()?;
     let (rounds, time) = if quick { (3, Duration::from_millis(800)) } else { (7, Duration::from_secs(2)) };
     let bench = Bench::up()?;
-    let directory = bench.gateways.state().directory.clone();
+    let directory = bench.one.state().directory.clone();
     let mut report = Report::new(machine::describe());
     for round in 0..rounds {
         for payload_len in PAYLOADS {

@@ -1,4 +1,4 @@
-//! The relays that are compared, each in a lab of its own with the same wires: source – a – b – receiver.
+//! The relays that are compared, in labs with the same wires: source – a – sink, and with two gateways source – a – b – sink.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gemcast_lab::{Daemon, Datagram, Group, Host, Lab, Mac, Options, Role, Seconds, Segment, Topology};
+use gemcast_lab::{Daemon, Datagram, Gateway, Group, Host, Lab, Mac, Options, Role, Seconds, Segment, Topology};
 
 use super::generator;
 use super::machine::{self, CpuTime, Spent};
@@ -49,6 +49,7 @@ impl Relay {
     }
 }
 
+const SINK: &str = "sink";
 const PLAIN: &str = "239.9.0.2";
 const SEALED: &str = "239.9.0.3";
 const SEALED_OPENED: &str = "239.9.0.4";
@@ -68,9 +69,13 @@ pub(super) struct Rate {
     pub(super) workers: f64,
 }
 
-/// Both labs.
+/// The labs.
 pub(super) struct Bench {
-    pub(super) gateways: Lab,
+    /// One gateway.
+    pub(super) one: Lab,
+    /// Two of them.
+    two: Lab,
+    /// A router in place of the gateway.
     kernel: Lab,
     smcrouted: Child,
 }
@@ -78,27 +83,28 @@ pub(super) struct Bench {
 impl Bench {
     /// Raises them.
     pub(super) fn up() -> Result<Self> {
-        let own = |address| Group::new(address).members(&["a"]);
-        let groups = [own(PLAIN).unprotected(), own(SEALED), Group::new(SEALED_OPENED)];
-        let gateways = Lab::up(wires(), Options::new("bench").groups(groups))?;
-        let kernel = Lab::up(wires(), Options::new("bench-kernel").without_daemons())?;
+        let groups = [Group::new(PLAIN).unprotected(), Group::new(SEALED)];
+        let one = Lab::up(one_gateway(), Options::new("bench-one").groups(groups))?;
+        let two = Lab::up(two_gateways(), Options::new("bench-two").groups([Group::new(SEALED_OPENED)]))?;
+        let kernel = Lab::up(one_gateway(), Options::new("bench-kernel").without_daemons())?;
         let directory = kernel.state().directory.clone();
-        let sink = generator::compile(include_str!("sink.c"), "sink", &[], &directory)?;
-        for (lab, host, interface) in [(&kernel, "b", "wan0"), (&gateways, "receiver", "eth0")] {
-            let object = sink.display().to_string();
-            lab.host(host).run(&["ip", "link", "set", interface, "xdp", "obj", &object, "sec", "xdp"])?;
+        let object = generator::compile(include_str!("sink.c"), "sink", &[], &directory)?.display().to_string();
+        for lab in [&one, &two, &kernel] {
+            let (host, interface) = sink(lab);
+            host.run(&["ip", "link", "set", interface, "xdp", "obj", &object, "sec", "xdp"])?;
         }
         let smcrouted = smcroute(kernel.host("a"), kernel.host("source"), &directory)?;
-        Ok(Self { gateways, kernel, smcrouted })
+        Ok(Self { one, two, kernel, smcrouted })
     }
 
     /// Measures one relay for a while with one payload length.
     pub(super) fn run(&self, relay: Relay, payload_len: usize, time: Duration, directory: &Path) -> Result<Rate> {
-        let lab = if relay == Relay::Smcroute { &self.kernel } else { &self.gateways };
-        let sink = match relay {
-            Relay::SealedOpened => (lab.host("receiver"), "eth0"),
-            _ => (lab.host("b"), "wan0"),
+        let lab = match relay {
+            Relay::Smcroute => &self.kernel,
+            Relay::Plain | Relay::Sealed => &self.one,
+            Relay::SealedOpened => &self.two,
         };
+        let sink = sink(lab);
         let source = lab.host("source");
         let address = source.address(relay.group());
         let datagram =
@@ -127,38 +133,43 @@ impl Bench {
 
     /// CPU time so far of the data planes on a relay's way, in seconds.
     fn workers_time(&self, relay: Relay) -> f64 {
-        let path: &[&str] = match relay {
-            Relay::Smcroute => &[],
-            Relay::Plain | Relay::Sealed => &["a"],
-            Relay::SealedOpened => &["a", "b"],
+        let gateways = match relay {
+            Relay::Smcroute => Vec::new(),
+            Relay::Plain | Relay::Sealed => self.one.gateways(),
+            Relay::SealedOpened => self.two.gateways(),
         };
-        let process = |name: &&str| self.gateways.gateway(name).process(Daemon::DataPlane);
-        path.iter().filter_map(process).map(|process| machine::cpu_of(process.pid as u32)).sum()
+        let processes = gateways.iter().filter_map(|gateway| gateway.process(Daemon::DataPlane));
+        processes.map(|process| machine::cpu_of(process.pid as u32)).sum()
+    }
+
+    fn gateways(&self) -> impl Iterator<Item = Gateway<'_>> {
+        self.one.gateways().into_iter().chain(self.two.gateways())
     }
 
     /// Processes of this benchmark.
     fn processes(&self) -> Vec<u32> {
-        let daemons =
-            self.gateways.gateways().into_iter().flat_map(|gateway| {
-                Daemon::BOTH.into_iter().filter_map(move |daemon| Some(gateway.process(daemon)?.pid))
-            });
+        let daemons = self
+            .gateways()
+            .flat_map(|gateway| Daemon::BOTH.into_iter().filter_map(move |daemon| Some(gateway.process(daemon)?.pid)));
         daemons.map(|pid| pid as u32).chain([std::process::id(), self.smcrouted.id()]).collect()
     }
 
     /// Whether every frame that reached a gateway is in exactly one counter, once traffic has ceased.
     pub(super) fn accounted(&self) -> Result<Vec<(String, u64, u64)>> {
         let settled = || {
-            let all = self.gateways.gateways().into_iter().map(|gateway| gateway.interfaces());
+            let all = self.gateways().map(|gateway| gateway.interfaces());
             let all: Option<Vec<_>> = all.map(std::result::Result::ok).collect();
             all.is_some_and(|all| all.iter().flatten().all(|port| port.received == port.accounted()))
         };
         // A difference that stays is reported below.
-        let _ = self.gateways.eventually(5.s(), "the counters to agree", settled);
+        let _ = self.one.eventually(5.s(), "the counters to agree", settled);
         let mut ports = Vec::new();
-        for gateway in self.gateways.gateways() {
-            for port in gateway.interfaces()? {
-                let name = format!("{}/{}", gateway.host().name(), port.name);
-                ports.push((name, port.received, port.accounted()));
+        for (lab, count) in [(&self.one, "one"), (&self.two, "two")] {
+            for gateway in lab.gateways() {
+                for port in gateway.interfaces()? {
+                    let name = format!("{count}/{}/{}", gateway.host().name(), port.name);
+                    ports.push((name, port.received, port.accounted()));
+                }
             }
         }
         Ok(ports)
@@ -172,13 +183,26 @@ impl Drop for Bench {
     }
 }
 
-fn wires() -> Topology {
+fn one_gateway() -> Topology {
+    let segments = vec![
+        Segment { name: "lan-a", role: Role::Trusted, hosts: vec!["a", "source"] },
+        Segment { name: "wan", role: Role::Untrusted, hosts: vec!["a", SINK] },
+    ];
+    Topology { name: "bench-one", segments }
+}
+
+fn two_gateways() -> Topology {
     let segments = vec![
         Segment { name: "lan-a", role: Role::Trusted, hosts: vec!["a", "source"] },
         Segment { name: "wan", role: Role::Untrusted, hosts: vec!["a", "b"] },
-        Segment { name: "lan-b", role: Role::Trusted, hosts: vec!["b", "receiver"] },
+        Segment { name: "lan-b", role: Role::Trusted, hosts: vec!["b", SINK] },
     ];
-    Topology { name: "bench", segments }
+    Topology { name: "bench-two", segments }
+}
+
+/// Where frames are counted, and dropped in XDP.
+pub(super) fn sink(lab: &Lab) -> (Host<'_>, &'static str) {
+    (lab.host(SINK), "eth0")
 }
 
 /// Routes in the kernel of `router`, as Debian's daemon sets it up.

@@ -108,10 +108,15 @@ impl Report {
             "per CPU"
         );
         for line in self.lines() {
+            let per_worker_second = if line.per_worker_second.is_finite() {
+                format!("{:.0}", line.per_worker_second)
+            } else {
+                "–".into()
+            };
             let spread = format!("{:.0} – {:.0}", line.lowest, line.highest);
             let _ = writeln!(
                 text,
-                "{:<14} {:>7} {:>10.0} {spread:>21} {:>10.0} {:>6.2} {:>6.2} {:>6.2} {:>11.0} {:>13.0} {:>8.2} {:>8.2}",
+                "{:<14} {:>7} {:>10.0} {spread:>21} {:>10.0} {:>6.2} {:>6.2} {:>6.2} {:>11.0} {per_worker_second:>13} {:>8.2} {:>8.2}",
                 line.relay.name(),
                 line.payload_len,
                 line.delivered,
@@ -120,7 +125,6 @@ impl Report {
                 line.foreign,
                 line.workers,
                 line.per_cpu_second,
-                line.per_worker_second,
                 line.ratio,
                 line.cpu_ratio,
             );

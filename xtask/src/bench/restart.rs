@@ -8,7 +8,7 @@ use gemcast_lab::{Daemon, Seconds};
 use serde::Serialize;
 
 use super::machine;
-use super::relay::{Bench, Relay, received};
+use super::relay::{Bench, Relay, received, sink};
 use super::{PORT, median};
 use crate::error::{Error, Result};
 
@@ -36,8 +36,8 @@ pub(super) struct Restart {
 
 /// Kills the data plane of the sealing gateway `times` times under traffic.
 pub(super) fn measure(bench: &Bench, times: usize) -> Result<Restart> {
-    let (gateway, sink) = (bench.gateways.gateway("a"), (bench.gateways.host("b"), "wan0"));
-    let source = bench.gateways.host("source");
+    let (gateway, sink) = (bench.one.gateway("a"), sink(&bench.one));
+    let source = bench.one.host("source");
     let stop = AtomicBool::new(false);
     let (mut gaps, mut starts) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
