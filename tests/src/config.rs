@@ -163,12 +163,18 @@ pub(crate) fn write_domain_keys(keys: &Path, groups: &[Group]) -> Result<()> {
     Ok(())
 }
 
+/// What a test adds to the configuration: lines of `[node]`, and whole sections.
+pub(crate) struct Extra<'a> {
+    pub(crate) node: &'a str,
+    pub(crate) sections: &'a str,
+}
+
 /// Gives a gateway its configuration and the keys that it may have. Its node key is made by `gemctl`.
 pub(crate) fn write_gateway(
     topology: &Topology,
     name: &str,
     groups: &[Group],
-    extra: &str,
+    extra: Extra<'_>,
     keys: &Path,
     directory: &Path,
 ) -> Result<()> {
@@ -188,7 +194,8 @@ pub(crate) fn write_gateway(
     line(format!("identity = {:?}", etc.join("node.key")));
     line(format!("state_dir = {:?}", directory.join("state")));
     line(format!("run_dir = {:?}", directory.join("run")));
-    line("\n[domain]".into());
+    line(extra.node.into());
+    line("[domain]".into());
     line(format!("bootstrap_key = {:?}", give("bk.key")?));
     for place in topology.attachments(name) {
         let role = match place.segment.role {
@@ -218,9 +225,7 @@ pub(crate) fn write_gateway(
             line(format!("gak = [{}]", gak?.join(", ")));
         }
     }
-    if !extra.is_empty() {
-        line(format!("\n{}", extra.trim()));
-    }
+    line(format!("\n{}", extra.sections.trim()));
     let path = etc.join("gemcast.toml");
     fs::write(&path, text).map_err(Error::file(&path))
 }

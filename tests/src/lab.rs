@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,6 +45,8 @@ pub struct Options {
     pub daemons: bool,
     /// `RUST_LOG` of the daemons.
     pub log: String,
+    /// TOML appended to `[node]` of every gateway's configuration.
+    pub node: String,
     /// TOML appended to every gateway's configuration.
     pub config: String,
     /// TOML appended to one gateway's configuration.
@@ -62,6 +65,7 @@ impl Options {
             snooping: true,
             daemons: true,
             log: "info".into(),
+            node: String::new(),
             config: String::new(),
             gateway_config: BTreeMap::new(),
         }
@@ -71,6 +75,14 @@ impl Options {
     #[must_use]
     pub fn groups(mut self, groups: impl IntoIterator<Item = Group>) -> Self {
         self.groups = groups.into_iter().collect();
+        self
+    }
+
+    /// Appends TOML to `[node]` of every gateway's configuration.
+    #[must_use]
+    pub fn node(mut self, toml: &str) -> Self {
+        self.node.push_str(toml);
+        self.node.push('\n');
         self
     }
 
@@ -147,6 +159,7 @@ impl Lab {
             directory,
             owner: ProcessId::of(std::process::id()).ok(),
             groups: options.groups.clone(),
+            snooping: options.snooping,
             hosts: Vec::new(),
         };
         // From here on, an early return drops the lab and so removes what there is of it.
@@ -275,7 +288,37 @@ impl Lab {
         for gateway in self.gateways() {
             gateway.wait_keys(timeout.saturating_sub(start.elapsed()))?;
         }
+        self.wait_joined(timeout.saturating_sub(start.elapsed()))?;
         Ok(start.elapsed())
+    }
+
+    /// Waits until every bridge that snoops knows which groups its gateways want.
+    fn wait_joined(&self, timeout: Duration) -> Result<()> {
+        let mut wanted = Vec::new();
+        for host in self.state.hosts.iter().filter(|host| host.kind == HostKind::Gateway && self.state.snooping) {
+            for interface in host.interfaces.iter().filter(|interface| interface.bridge.is_some()) {
+                let groups = self.state.groups.iter().filter(|group| group.has_member(&host.name));
+                let single = groups.filter(|group| group.address.parse::<IpAddr>().is_ok());
+                wanted.extend(single.map(|group| (wiring::port(&interface.segment, &host.name), &group.address)));
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let switch = self.find_host(SWITCH)?;
+        let mut missing = None;
+        let waited = self.eventually(timeout, "bridges to learn the joined groups", || {
+            let table = switch.run(&["bridge", "mdb", "show"]).unwrap_or_default();
+            let knows = |port: &str, group: &str| table.contains(&format!(" port {port} grp {group} "));
+            missing = wanted.iter().find(|(port, group)| !knows(port, group));
+            missing.is_none()
+        });
+        waited.map(drop).map_err(|error| match missing {
+            Some((port, group)) => {
+                Error::Timeout { what: format!("port {port} to have joined {group}"), waited: timeout }
+            }
+            None => error,
+        })
     }
 
     /// Waits until the condition holds; answers after how long it did. `what` says what was awaited when it does not.
@@ -290,6 +333,24 @@ impl Lab {
             }
             std::thread::sleep(POLL);
         }
+    }
+
+    /// Cuts these hosts of a bridged segment off from each other. Others there still hear them, and reach them.
+    pub fn isolate(&self, segment: &str, hosts: &[&str]) -> Result<()> {
+        self.set_isolation(segment, hosts, "on")
+    }
+
+    /// Undoes [`Lab::isolate`].
+    pub fn rejoin(&self, segment: &str, hosts: &[&str]) -> Result<()> {
+        self.set_isolation(segment, hosts, "off")
+    }
+
+    fn set_isolation(&self, segment: &str, hosts: &[&str], state: &str) -> Result<()> {
+        let switch = self.find_host(SWITCH)?;
+        for host in hosts {
+            switch.run(&["bridge", "link", "set", "dev", &wiring::port(segment, host), "isolated", state])?;
+        }
+        Ok(())
     }
 
     /// Makes the node key of every gateway.
@@ -354,8 +415,8 @@ impl Lab {
         for gateway in self.gateways() {
             let name = gateway.host().name();
             let own = options.gateway_config.get(name).map_or("", String::as_str);
-            let extra = format!("{}\n{own}", options.config);
-            config::write_gateway(topology, name, &options.groups, &extra, &keys, &gateway.directory())?;
+            let extra = config::Extra { node: &options.node, sections: &format!("{}\n{own}", options.config) };
+            config::write_gateway(topology, name, &options.groups, extra, &keys, &gateway.directory())?;
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ pub struct State {
     pub owner: Option<ProcessId>,
     /// Groups the gateways are configured for.
     pub groups: Vec<Group>,
+    /// Whether bridges deliver a group only to the ports that joined it.
+    pub snooping: bool,
     /// Its hosts, the switch included.
     pub hosts: Vec<HostState>,
 }

@@ -2,8 +2,8 @@
 //!
 //! A segment of two hosts is a veth pair; one of more is a bridge in the namespace of its own host, `switch`. Bridges
 //! snoop and have a querier, so a host hears only the groups it joined; the observer's ports count as router ports and
-//! hear everything. Native XDP on a veth end wants NAPI at its peer, hence `gro on`; AF_XDP must see real UDP checksums,
-//! hence `tx off`.
+//! hear everything. Native XDP on a veth end wants NAPI at its peer, hence `gro on`; XDP must see what a wire would carry,
+//! real UDP checksums and VLAN tags in their place, hence `tx off` and `txvlan off`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -76,8 +76,8 @@ fn is_bridged(segment: &Segment) -> bool {
 }
 
 /// Name of the switch's port towards a host; the kernel takes 15 characters.
-fn port(segment: &Segment, host: &str) -> String {
-    let mut name = format!("{}-{host}", segment.name);
+pub(crate) fn port(segment: &str, host: &str) -> String {
+    let mut name = format!("{segment}-{host}");
     name.truncate(15);
     name
 }
@@ -114,7 +114,7 @@ fn links(topology: &Topology, options: &Options, namespaces: &BTreeMap<String, N
         if is_bridged(segment) {
             let switch = format!("netns {}", namespaces[SWITCH].holder.pid);
             for host in &segment.hosts {
-                pair(end(segment, host), (port(segment, host), switch.clone()));
+                pair(end(segment, host), (port(segment.name, host), switch.clone()));
             }
         } else if let [left, right] = segment.hosts[..] {
             pair(end(segment, left), end(segment, right));
@@ -124,7 +124,9 @@ fn links(topology: &Topology, options: &Options, namespaces: &BTreeMap<String, N
 }
 
 fn bridges(topology: &Topology, options: &Options) -> String {
-    let mut script = String::new();
+    // A switch does not look into IP headers; the kernel's netfilter would, and drop what it finds malformed.
+    let mut script =
+        "for file in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $file ] || echo 0 > $file; done\n".to_owned();
     for segment in &topology.segments {
         let Some(bridge) = bridge(segment) else { continue };
         let mtu = mtu(options, segment.role);
@@ -139,8 +141,8 @@ fn bridges(topology: &Topology, options: &Options) -> String {
         let _ = writeln!(script, "ip link set {bridge} type bridge mcast_querier 1");
         let _ = writeln!(script, "ip link set {bridge} up");
         for host in &segment.hosts {
-            let port = port(segment, host);
-            let _ = writeln!(script, "ethtool -K {port} tx off gro on >/dev/null");
+            let port = port(segment.name, host);
+            let _ = writeln!(script, "ethtool -K {port} tx off txvlan off gro on >/dev/null");
             let _ = writeln!(script, "ip link set {port} master {bridge}");
             let _ = writeln!(script, "ip link set {port} up");
             if *host == OBSERVER {
@@ -155,7 +157,7 @@ fn interfaces(topology: &Topology, host: &str) -> String {
     let mut script = String::new();
     for place in topology.attachments(host) {
         let Attachment { segment, interface, ipv4, ipv6, .. } = place;
-        let _ = writeln!(script, "ethtool -K {interface} tx off gro on >/dev/null");
+        let _ = writeln!(script, "ethtool -K {interface} tx off txvlan off gro on >/dev/null");
         let _ = writeln!(script, "ip address add {ipv4}/24 dev {interface}");
         let _ = writeln!(script, "ip address add {ipv6}/64 dev {interface} nodad");
         let _ = writeln!(script, "ip link set {interface} up");

@@ -6,15 +6,11 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
-use common::turn;
+use common::{ip, turn};
 use gemcast_lab::{Account, Error, Host, Lab, Options, ProcessId, Result, Seconds, Stream, Topology};
 
 fn plain(instance: &str) -> Options {
     Options::new(instance).without_daemons()
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("a constant address")
 }
 
 /// Whether a unicast datagram arrives.

@@ -1,10 +1,53 @@
-//! What the netns tests share: they take turns, because each wants the machine's cores for itself.
+//! What the netns tests share. They take turns, because each wants the machine's cores for itself.
+#![allow(dead_code, reason = "each test program uses its part")]
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use gemcast_lab::{Gateway, Interface, Lab, Result, Seconds};
+
+/// The sealed groups of a lab, one of each family.
+pub(crate) const GROUPS: [&str; 2] = ["239.1.1.1", "ff3e::1:1"];
+/// Destination port of the lab's streams.
+pub(crate) const PORT: u16 = 5004;
 
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Held by a test while it runs.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A constant address.
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().expect("a constant address")
+}
+
+/// Waits until every frame that any gateway ever received is accounted for: passed, forwarded, dropped, or held.
+pub(crate) fn wait_accounted(lab: &Lab) -> Result<()> {
+    let off = |gateway: &Gateway<'_>| {
+        let interfaces = gateway.interfaces().unwrap_or_default();
+        interfaces.is_empty() || interfaces.iter().any(|one| one.received != one.accounted())
+    };
+    let waited = lab.eventually(5.s(), "every frame to be accounted for", || !lab.gateways().iter().any(off));
+    if waited.is_err() {
+        for gateway in lab.gateways() {
+            eprintln!("{}: {:#?}", gateway.host().name(), gateway.interfaces());
+        }
+    }
+    waited.map(drop)
+}
+
+/// What an interface counted since `before`, passed and dropped together, by reason.
+pub(crate) fn since(before: &Interface, now: &Interface) -> BTreeMap<String, u64> {
+    let count = |interface: &Interface| -> BTreeMap<String, u64> {
+        interface.passed.iter().chain(&interface.dropped).map(|(reason, count)| (reason.clone(), *count)).collect()
+    };
+    let before = count(before);
+    let grown = |(reason, count): (String, u64)| {
+        let more = count - before.get(&reason).copied().unwrap_or(0);
+        (more > 0).then_some((reason, more))
+    };
+    count(now).into_iter().filter_map(grown).collect()
 }
