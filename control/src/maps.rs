@@ -217,11 +217,6 @@ impl Maps {
         Ok(Repairs { keys, gtags, transits, sync, pins })
     }
 
-    /// Pins that are gone and that only the data plane can make again.
-    pub fn lost_pins(&self) -> Vec<&str> {
-        self.pins.lost()
-    }
-
     /// Declares the counters to be without history, and says what the maps are called now.
     pub fn forget_own(&mut self, incarnation: u64) {
         self.keys.forget_own(incarnation);
@@ -257,26 +252,23 @@ fn delete(map: &MapHandle, name: &'static str, key: &[u8]) -> Result<(), MapErro
     }
 }
 
-/// The pin directory as it was found: a pin is what a data plane that restarts finds its maps by.
+/// The pinned maps as they were found: a pin is what a data plane that restarts finds its maps by. Pins of programs and
+/// links come and go with interfaces, and are the data plane's own.
 struct Pins {
     dir: PathBuf,
     maps: Vec<(String, MapHandle, u32)>,
-    /// Programs and links, which only the data plane can pin.
-    others: Vec<String>,
 }
 
 impl Pins {
     fn open(dir: PathBuf) -> Self {
-        let (mut maps, mut others) = (Vec::new(), Vec::new());
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let map = MapHandle::from_pinned_path(entry.path()).ok();
-            match map.and_then(|map| id(&map).map(|id| (map, id))) {
-                Some((map, id)) => maps.push((name, map, id)),
-                None => others.push(name),
-            }
-        }
-        Self { dir, maps, others }
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        let pinned = entries.filter_map(|entry| {
+            let map = MapHandle::from_pinned_path(entry.path()).ok()?;
+            let id = id(&map)?;
+            Some((entry.file_name().into_string().ok()?, map, id))
+        });
+        let maps = pinned.collect();
+        Self { dir, maps }
     }
 
     /// Pins again what is not pinned any more, or hides behind another map; returns how many.
@@ -297,10 +289,6 @@ impl Pins {
             repaired += 1;
         }
         Ok(repaired)
-    }
-
-    fn lost(&self) -> Vec<&str> {
-        self.others.iter().map(String::as_str).filter(|name| !self.dir.join(name).exists()).collect()
     }
 }
 

@@ -105,14 +105,6 @@ impl Daemon {
         let Some(maps) = &mut self.maps else { return };
         let repaired = maps.repair(&self.gtags, transits, self.link.is_up());
         maps.keys.publish();
-        let lost = if self.link.is_up() { maps.lost_pins().join(", ") } else { String::new() };
-        if lost.is_empty() {
-            self.end_trouble("pins_lost");
-        } else {
-            let text =
-                format!("{lost} not pinned any more; the data plane goes on, and its next start is from nothing");
-            self.begin_trouble("pins_lost", "pins", &text, "restart gemcast-dataplane when a short gap does no harm");
-        }
         let repairs = match repaired {
             Ok(repairs) => repairs,
             Err(error) => return self.check_written(Err(error)),
