@@ -15,8 +15,9 @@ const WIRED_COST: u16 = 96;
 const PENALTY_STEP: u16 = 8;
 /// Hellos that may be missing between two before the neighbour counts as restarted (appendix A.1).
 const RESTART_DISTANCE: u16 = 16;
-/// A neighbour that was never heard right is forgotten after this long.
-const UNPROVEN_LIFETIME: Duration = Duration::from_secs(30);
+/// A neighbour that owes us no Hello, because it never sent one or announced none to follow (an interval of zero), is
+/// forgotten after this long.
+const UNSCHEDULED_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Which of the last sixteen Hellos of one series came in.
 #[derive(Clone, Copy, Default)]
@@ -160,10 +161,10 @@ impl Neighbour {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let unproven = (!self.sent_hellos()).then(|| self.last_heard + UNPROVEN_LIFETIME);
+        let unscheduled = (!self.awaits_hellos()).then(|| self.last_heard + UNSCHEDULED_LIFETIME);
         let (repeat, retry) = (self.freshness.next_repeat(), self.peer_table.retry_at);
         let hellos = [self.multicast.deadline, self.unicast.deadline, self.ihu_deadline];
-        hellos.into_iter().chain([unproven, repeat, retry]).flatten().min()
+        hellos.into_iter().chain([unscheduled, repeat, retry]).flatten().min()
     }
 
     /// Counts what is overdue. Returns whether the neighbour is gone for good.
@@ -178,11 +179,12 @@ impl Neighbour {
             self.txcost = INFINITY;
         }
         let silent = self.multicast.bits | self.unicast.bits == 0;
-        silent && (self.sent_hellos() || now >= self.last_heard + UNPROVEN_LIFETIME)
+        let sent_hellos = !(self.multicast.interval.is_zero() && self.unicast.interval.is_zero());
+        !self.awaits_hellos() && (silent && sent_hellos || now >= self.last_heard + UNSCHEDULED_LIFETIME)
     }
 
-    fn sent_hellos(&self) -> bool {
-        !(self.multicast.interval.is_zero() && self.unicast.interval.is_zero())
+    fn awaits_hellos(&self) -> bool {
+        self.multicast.deadline.is_some() || self.unicast.deadline.is_some()
     }
 }
 
@@ -247,6 +249,25 @@ mod tests {
             }
         }
         assert_eq!(misses, 16);
+    }
+
+    #[test]
+    fn a_neighbour_that_announces_no_next_hello_is_gone_after_a_while() {
+        for scheduled in [Duration::ZERO, SECOND] {
+            let mut neighbour = Neighbour::new(Instant(0), false);
+            neighbour.unicast.received(Instant(0), Seqno(1), Duration::ZERO);
+            neighbour.multicast.received(Instant(0), Seqno(1), scheduled);
+            let mut last = Instant(0);
+            while let Some(deadline) = neighbour.next_deadline() {
+                let gone = neighbour.handle_timeout(deadline);
+                assert!(gone || deadline > last, "the same deadline again: {deadline:?}");
+                last = deadline;
+                if gone {
+                    break;
+                }
+            }
+            assert_eq!(last, Instant(0) + UNSCHEDULED_LIFETIME, "Hellos every {scheduled:?}");
+        }
     }
 
     #[test]
