@@ -86,8 +86,9 @@ pub(crate) struct Seks {
     own_ids: BTreeSet<KeyId>,
     /// Opening keys found in the maps whose objects have not come back yet.
     pub(crate) adopted: BTreeMap<KeyId, AdoptedKey>,
-    /// Every live SEK of other nodes, and the interface its packets are relayed from.
-    pub(crate) transit: BTreeMap<(NodeId, KeyId), Option<Ifindex>>,
+    /// Every live SEK of other nodes: who made it, and the interface its packets are relayed from. Packets name their key
+    /// without its origin, so an id belongs to the first node that announced it.
+    pub(crate) transit: BTreeMap<KeyId, (NodeId, Option<Ifindex>)>,
     /// Map set of the data plane, once it is known.
     pub(crate) incarnation: Option<u64>,
 }
@@ -168,7 +169,7 @@ impl Engine {
             self.install_learnt(key_id);
         }
         // The maps may be new: every way is told again.
-        self.seks.transit.values_mut().for_each(|from| *from = None);
+        self.seks.transit.values_mut().for_each(|(_, from)| *from = None);
         self.learn_all(now);
         self.tend_own(now);
         self.schedule_wipes(now);
@@ -350,7 +351,7 @@ impl Engine {
     fn unused_key_id(&mut self) -> KeyId {
         loop {
             let key_id = KeyId(self.rng.next_u32());
-            let known = self.seks.learnt.contains_key(&key_id) || self.seks.adopted.contains_key(&key_id);
+            let known = self.seks.transit.contains_key(&key_id) || self.seks.adopted.contains_key(&key_id);
             if key_id.0 != 0 && !known && !self.seks.own_ids.contains(&key_id) {
                 return key_id;
             }

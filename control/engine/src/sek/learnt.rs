@@ -28,7 +28,7 @@ impl Engine {
             let key_id = u32::try_from(name.id).map(KeyId).ok();
             let own = key_id.and_then(|key_id| self.seks.learnt.get(&key_id)).is_some_and(|l| l.origin == name.origin);
             if let Some(key_id) = key_id {
-                self.set_transit(name.origin, key_id, false);
+                self.close_transit(name.origin, key_id);
             }
             if let Some(key_id) = key_id.filter(|_| own) {
                 self.wipe(key_id);
@@ -42,14 +42,13 @@ impl Engine {
             return;
         }
         if self.seks.own_ids.contains(&key_id)
-            || self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin != origin)
+            || self.seks.transit.get(&key_id).is_some_and(|(first, _)| *first != origin)
         {
-            // Key ids are found on the wire without their origin, so two keys cannot share one. Who came first stays.
             self.counters.conflicts += 1;
             self.event(Event::KeyIdTaken { origin, key_id });
             return;
         }
-        self.set_transit(origin, key_id, true);
+        self.open_transit(origin, key_id);
         let wanted = self.group_config(group).filter(|config| config.receive && gak_of(config, epoch).is_some());
         let (Some(_), Some(suite)) = (wanted, Suite::from_wire(payload.suite)) else { return };
         if now.wall > not_after + SKEW {
@@ -91,8 +90,7 @@ impl Engine {
             return;
         }
         let towards = self.interface_towards(origin);
-        let of_origin = (origin, KeyId(0))..=(origin, KeyId(u32::MAX));
-        for (&(_, key_id), from) in self.seks.transit.range_mut(of_origin) {
+        for (&key_id, (_, from)) in self.seks.transit.iter_mut().filter(|(_, (of, _))| *of == origin) {
             if *from != towards {
                 *from = towards;
                 self.outputs.push_back(Output::Transit { key_id, ifindex: towards });
@@ -100,12 +98,21 @@ impl Engine {
         }
     }
 
-    /// A SEK object of another node came or went.
-    fn set_transit(&mut self, origin: NodeId, key_id: KeyId, live: bool) {
-        if live {
-            self.seks.transit.entry((origin, key_id)).or_insert(None);
-            self.steer_transit(origin);
-        } else if self.seks.transit.remove(&(origin, key_id)).flatten().is_some() {
+    /// A SEK object of another node came.
+    fn open_transit(&mut self, origin: NodeId, key_id: KeyId) {
+        let towards = self.interface_towards(origin);
+        let (_, from) = self.seks.transit.entry(key_id).or_insert((origin, None));
+        if self.seks.incarnation.is_some() && *from != towards {
+            *from = towards;
+            self.outputs.push_back(Output::Transit { key_id, ifindex: towards });
+        }
+    }
+
+    /// A SEK object of another node went.
+    fn close_transit(&mut self, origin: NodeId, key_id: KeyId) {
+        if self.seks.transit.get(&key_id).is_some_and(|(of, _)| *of == origin)
+            && let Some((_, Some(_))) = self.seks.transit.remove(&key_id)
+        {
             self.outputs.push_back(Output::Transit { key_id, ifindex: None });
         }
     }
@@ -164,7 +171,7 @@ impl Engine {
         let Ok(key_id) = u32::try_from(name.id).map(KeyId) else { return };
         let learnt = self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin == name.origin);
         if name.kind == ObjectKind::SEK {
-            self.set_transit(name.origin, key_id, false);
+            self.close_transit(name.origin, key_id);
         }
         if name.kind == ObjectKind::SEK && learnt {
             self.wipe(key_id);

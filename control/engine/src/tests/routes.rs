@@ -1,11 +1,13 @@
 //! Babel routes across engines.
 
-use super::rig::{Rig, members};
+use super::rig::{Options, Rig, group, members};
 use crate::config::{Babel, PrefixRule};
 use crate::input::{Input, Originated};
-use crate::output::RouteAction;
+use crate::output::{Event, RouteAction};
 use core::time::Duration;
+use gemcast_proto::id::Epoch;
 use gemcast_proto::wire::babel::Prefix;
+use gemcast_proto::wire::gem::{ObjectKind, ObjectName, SekPayload};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -143,6 +145,35 @@ fn keys_are_relayed_from_the_side_of_their_origin() {
         let transit = &rig.hosts[1].maps.transit;
         transit[&first] == Some(0) && transit[&last] == Some(1)
     });
+}
+
+#[test]
+fn a_key_id_is_relayed_for_its_first_origin_only() {
+    // The relay in the middle is no member, so that it holds no key that would tell it whose the id is.
+    let options = [Options::default(), Options { member: false, ..Options::default() }, Options::default()];
+    let mut rig = Rig::new(options, &[&[0, 1], &[1, 2]]);
+    rig.run_until(6 * SECOND, |rig| rig.hosts[1].maps.transit.values().flatten().count() == 2);
+    // The last one announces the first one's key id as its own.
+    let stolen = rig.active(0);
+    let now = rig.time();
+    let thief = &mut rig.hosts[2].engine;
+    let name = ObjectName { origin: thief.node_id(), kind: ObjectKind::SEK, id: stolen.0.into() };
+    let payload = SekPayload {
+        group: group(),
+        epoch: Epoch(1),
+        key_id: stolen,
+        suite: 1,
+        not_before_ms: 0,
+        salt: [0; 16],
+        wrapped: [0; 48],
+    };
+    thief.announce(now, name, 1, now.wall + 60 * SECOND, &payload.to_bytes());
+    rig.run(SECOND);
+    let taken = |event: &Event| matches!(event, Event::KeyIdTaken { key_id, .. } if *key_id == stolen);
+    assert_eq!(rig.hosts[1].maps.transit[&stolen], Some(0));
+    assert!(rig.hosts[1].events.iter().any(taken));
+    rig.run(120 * SECOND);
+    assert_eq!(rig.hosts[1].maps.transit[&stolen], Some(0), "still, after the thief's object ran out");
 }
 
 #[test]
