@@ -392,3 +392,39 @@ fn flow(group: &Group, sealed: bool) -> link::Flow {
     let prefix_len = group.mapped_prefix_len().into();
     link::Flow { group: group.mapped().to_vec(), prefix_len, sealed, ..link::Flow::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyfile;
+
+    #[test]
+    fn groups_to_relay_are_flows_that_neither_send_nor_receive() {
+        let dir = tempfile::tempdir().unwrap();
+        keyfile::generate_identity(&dir.path().join("node.key")).unwrap();
+        for name in ["bk.key", "gak.key"] {
+            keyfile::generate_key(&dir.path().join(name)).unwrap();
+        }
+        let config = |transit: bool| {
+            let text = format!(
+                r#"
+                node = {{ name = "a", identity = "node.key", transit = {transit} }}
+                domain = {{ bootstrap_key = "bk.key" }}
+                interface = [{{ name = "lan0", role = "trusted" }}, {{ name = "wan0", role = "untrusted" }}]
+                group = [
+                    {{ address = "239.1.1.1", gak = [{{ epoch = 1, file = "gak.key" }}] }},
+                    {{ address = "239.1.1.2", protection = "none" }},
+                ]"#
+            );
+            Config::parse(&dir.path().join("gemcast.toml"), &text).unwrap()
+        };
+        let other = BTreeSet::from(["239.9.0.0/16".parse().unwrap()]);
+        let flows = |transit, groups| snapshot(&config(transit), &Interfaces::default(), groups, 1).flows;
+        let [member, clear, relayed] = &flows(true, &other)[..] else { panic!("three") };
+        assert!(member.transit && member.sealed && member.send && member.receive);
+        assert!(!clear.transit && !clear.sealed);
+        assert!(relayed.transit && relayed.sealed && !relayed.send && !relayed.receive);
+        assert_eq!((&relayed.group[..14], relayed.prefix_len), (&id::map_v4([239, 9, 0, 0])[..14], 112));
+        assert!(flows(false, &BTreeSet::new()).iter().all(|flow| !flow.transit));
+    }
+}

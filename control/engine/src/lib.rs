@@ -148,7 +148,7 @@ impl Engine {
                 Timer::Expiry => self.expire_objects(now),
                 Timer::NodeRefresh => self.announce_node(now, now.wall.0),
                 Timer::Seks => self.tend_own(now),
-                Timer::Wipes => self.tend_learnt(now),
+                Timer::Adopted => self.tend_adopted(now),
                 Timer::Delivery => self.deliver(now),
                 Timer::InitialSync => self.retry_initial_sync(now),
                 Timer::Routes => self.expire_routes(now),

@@ -7,8 +7,9 @@
 //!                                  next made |-- lead -|-- overlap --|
 //! ```
 //! The first key of a start seals at once: there is none that it could replace. A key is made anew whenever the
-//! continuity of its packet counters is not certain. Secrets of others are not kept: they are unwrapped from their
-//! object whenever they have to be installed.
+//! continuity of its packet counters is not certain. Keys of others are held while their objects are valid, replaced or
+//! not: their origin's data plane seals on with the old one when its control process dies before the switch. Secrets of
+//! others are not kept: they are unwrapped from their object whenever they have to be installed.
 
 mod learnt;
 mod picture;
@@ -34,6 +35,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const SOFT_LIMIT_PACKETS: u64 = 1 << 32;
 /// Packets after which a key is replaced without notice: halfway to the hard stop of 2³⁴.
 const URGENT_LIMIT_PACKETS: u64 = 1 << 33;
+/// Keys of one source that are held; of more, the oldest are wiped.
+pub(crate) const MAX_KEYS_PER_SOURCE: usize = 8;
 /// Share of the lifetime by which replacements are spread, as a divisor, so that not all groups change at once.
 const SPREAD: u32 = 10;
 
@@ -70,8 +73,6 @@ pub(crate) struct Learnt {
     pub(crate) suite: Suite,
     pub(crate) not_before: UnixMillis,
     pub(crate) not_after: UnixMillis,
-    /// Wiped then: when it ends, or some time after a newer key of its origin took over.
-    wipe_at: UnixMillis,
 }
 
 /// All keys.
@@ -79,7 +80,6 @@ pub(crate) struct Learnt {
 pub(crate) struct Seks {
     pub(crate) own: BTreeMap<Group, OwnGroup>,
     pub(crate) learnt: BTreeMap<KeyId, Learnt>,
-    wipes: BTreeSet<(UnixMillis, KeyId)>,
     /// The learnt keys of each source in the order of their use.
     by_source: BTreeSet<(NodeId, Group, UnixMillis, KeyId)>,
     /// Every key of ours that the maps may hold.
@@ -94,24 +94,14 @@ pub(crate) struct Seks {
 }
 
 impl Seks {
-    fn set_wipe(&mut self, key_id: KeyId, at: UnixMillis) {
-        if let Some(learnt) = self.learnt.get_mut(&key_id) {
-            self.wipes.remove(&(learnt.wipe_at, key_id));
-            learnt.wipe_at = at;
-            self.wipes.insert((at, key_id));
-        }
-    }
-
     fn forget(&mut self, key_id: KeyId) -> bool {
         let Some(learnt) = self.learnt.remove(&key_id) else { return false };
-        self.wipes.remove(&(learnt.wipe_at, key_id));
         self.by_source.remove(&(learnt.origin, learnt.group, learnt.not_before, key_id));
         true
     }
 
     fn remember(&mut self, key_id: KeyId, learnt: Learnt) {
         self.forget(key_id);
-        self.wipes.insert((learnt.wipe_at, key_id));
         self.by_source.insert((learnt.origin, learnt.group, learnt.not_before, key_id));
         self.learnt.insert(key_id, learnt);
     }
@@ -164,15 +154,11 @@ impl Engine {
         self.install_gtags();
         self.sort_found_keys(now, known.is_none(), keys);
         self.reinstall_own();
-        let learnt: Vec<_> = self.seks.learnt.keys().copied().collect();
-        for key_id in learnt {
-            self.install_learnt(key_id);
-        }
         // The maps may be new: every way is told again.
         self.seks.transit.values_mut().for_each(|(_, from)| *from = None);
         self.learn_all(now);
         self.tend_own(now);
-        self.schedule_wipes(now);
+        self.tend_adopted(now);
     }
 
     /// Keeps keys found in the maps that are of use, wipes the others.
@@ -391,7 +377,7 @@ impl Engine {
     pub(crate) fn missing_key(&mut self, now: Now, key_id: KeyId) {
         if self.seks.learnt.contains_key(&key_id) {
             // It was installed; the map lost it.
-            self.install_learnt(key_id);
+            self.reinstall_learnt(key_id);
         } else {
             self.request_missing(now.mono, u64::from(key_id.0));
         }

@@ -11,8 +11,8 @@ pub(crate) enum Timer {
     NodeRefresh,
     /// A SEK of ours is to be made, switched to or wiped.
     Seks,
-    /// A SEK of another node is to be wiped.
-    Wipes,
+    /// A key found in the maps, whose object did not come back, is to be wiped.
+    Adopted,
     /// Objects queued for neighbours go out at a pace.
     Delivery,
     /// The start's wildcard request is to be repeated.
@@ -30,7 +30,7 @@ impl Timer {
         Self::Expiry,
         Self::NodeRefresh,
         Self::Seks,
-        Self::Wipes,
+        Self::Adopted,
         Self::Delivery,
         Self::InitialSync,
         Self::Routes,

@@ -1,7 +1,7 @@
-//! SEKs of other nodes: learnt from their objects, installed while they are good, superseded, wiped.
+//! SEKs of other nodes: learnt from their objects, installed while they are good, crowded out, wiped.
 
 use super::wrap::unwrap;
-use super::{Learnt, gak_of};
+use super::{Learnt, MAX_KEYS_PER_SOURCE, Seks, gak_of};
 use crate::Engine;
 use crate::derive::{self, Traffic};
 use crate::object::{SKEW, Stored};
@@ -11,6 +11,28 @@ use crate::timer::Timer;
 use core::time::Duration;
 use gemcast_proto::id::{Group, KeyId, NodeId, Suite};
 use gemcast_proto::wire::gem::{ObjectKind, ObjectName, SekPayload};
+
+impl Seks {
+    /// The keys of a source in the order of their use.
+    fn of_source(&self, origin: NodeId, group: Group) -> impl DoubleEndedIterator<Item = (UnixMillis, KeyId)> {
+        let first = (origin, group, UnixMillis(0), KeyId(0));
+        let last = (origin, group, UnixMillis(u64::MAX), KeyId(u32::MAX));
+        self.by_source.range(first..=last).map(|&(.., begins, key_id)| (begins, key_id))
+    }
+
+    /// Whether as many keys of its source as are held begin later: it was wiped for them, and installed again it would
+    /// accept again what it accepted before.
+    fn is_crowded_out(&self, key_id: KeyId, learnt: &Learnt) -> bool {
+        let of_source = self.of_source(learnt.origin, learnt.group);
+        let younger = of_source.filter(|&pair| pair > (learnt.not_before, key_id));
+        younger.filter(|&(_, other)| other != key_id).count() >= MAX_KEYS_PER_SOURCE
+    }
+
+    /// The oldest key of a source that has too many.
+    fn excess(&self, origin: NodeId, group: Group) -> Option<KeyId> {
+        self.of_source(origin, group).rev().nth(MAX_KEYS_PER_SOURCE).map(|(_, key_id)| key_id)
+    }
+}
 
 impl Engine {
     /// Looks at every SEK object anew, after the configuration or the data plane changed.
@@ -55,33 +77,25 @@ impl Engine {
             return;
         }
         let not_before = UnixMillis(payload.not_before_ms);
-        let learnt = Learnt { origin, group, epoch, suite, not_before, not_after, wipe_at: not_after + SKEW };
+        let learnt = Learnt { origin, group, epoch, suite, not_before, not_after };
+        if self.seks.is_crowded_out(key_id, &learnt) {
+            return self.wipe(key_id);
+        }
+        let Some(key) = self.opening_key(key_id, &learnt) else {
+            self.counters.unwrap_failed += 1;
+            return self.wipe(key_id);
+        };
         let new = !self.seks.learnt.contains_key(&key_id);
         self.seks.remember(key_id, learnt);
-        if !self.install_learnt(key_id) {
-            self.seks.forget(key_id);
-            self.counters.unwrap_failed += 1;
-            return;
-        }
+        self.install(key);
         self.seks.adopted.remove(&key_id);
-        self.supersede(now, origin, group);
+        while let Some(oldest) = self.seks.excess(origin, group) {
+            self.wipe(oldest);
+        }
         if new {
             self.counters.seks_installed += 1;
             self.event(Event::SekLearnt { origin, group, key_id });
         }
-    }
-
-    /// Keys of one origin and group end some time after the next one begins, skew of its clock included.
-    fn supersede(&mut self, now: Now, origin: NodeId, group: Group) {
-        let first = (origin, group, UnixMillis(0), KeyId(0));
-        let last = (origin, group, UnixMillis(u64::MAX), KeyId(u32::MAX));
-        let keys: Vec<_> = self.seks.by_source.range(first..=last).map(|&(.., begins, id)| (begins, id)).collect();
-        for pair in keys.windows(2) {
-            let &[(_, older), (taken_over, _)] = pair else { continue };
-            let end = (taken_over + self.config.overlap + SKEW).min(self.seks.learnt[&older].not_after + SKEW);
-            self.seks.set_wipe(older, end);
-        }
-        self.schedule_wipes(now);
     }
 
     /// The way to a gateway changed, or its keys did: packets under them are relayed from that side only.
@@ -117,24 +131,30 @@ impl Engine {
         }
     }
 
-    /// Unwraps a learnt key from its object and installs it. Returns whether it is a key of our group key's.
-    pub(super) fn install_learnt(&mut self, key_id: KeyId) -> bool {
-        let Some(&Learnt { origin, group, epoch, suite, not_after, .. }) = self.seks.learnt.get(&key_id) else {
-            return false;
-        };
-        let name = ObjectName { origin, kind: ObjectKind::SEK, id: u64::from(key_id.0) };
-        let Some(stored) = self.objects.get(&name) else { return false };
-        let version = stored.header.version;
-        let Ok(payload) = SekPayload::parse(stored.payload()) else { return false };
-        let Some(gak) = self.group_config(group).and_then(|config| gak_of(config, epoch)) else { return false };
-        let wrap_key = derive::wrap_key(gak, origin, version, key_id, &payload.salt);
-        let Some(sek) = unwrap(&wrap_key, &payload.wrapped) else { return false };
+    /// Unwraps a key from its object, if it is one of our group key's.
+    fn opening_key(&self, key_id: KeyId, learnt: &Learnt) -> Option<InstallKey> {
+        let &Learnt { origin, group, epoch, suite, not_after, .. } = learnt;
+        let stored = self.objects.get(&ObjectName { origin, kind: ObjectKind::SEK, id: u64::from(key_id.0) })?;
+        let payload = SekPayload::parse(stored.payload()).ok()?;
+        let gak = gak_of(self.group_config(group)?, epoch)?;
+        let wrap_key = derive::wrap_key(gak, origin, stored.header.version, key_id, &payload.salt);
+        let sek = unwrap(&wrap_key, &payload.wrapped)?;
+        let (traffic_key, salt) = Traffic { sek: &sek, gak, suite, group, origin, key_id, epoch }.derive();
+        Some(InstallKey { key_id, origin, group, epoch, suite, seals: false, traffic_key, salt, not_after })
+    }
+
+    fn install(&mut self, key: InstallKey) {
         if self.seks.incarnation.is_some() {
-            let (traffic_key, salt) = Traffic { sek: &sek, gak, suite, group, origin, key_id, epoch }.derive();
-            let key = InstallKey { key_id, origin, group, epoch, suite, seals: false, traffic_key, salt, not_after };
             self.outputs.push_back(Output::InstallKey(key));
         }
-        true
+    }
+
+    /// Installs a learnt key again.
+    pub(super) fn reinstall_learnt(&mut self, key_id: KeyId) {
+        let learnt = self.seks.learnt.get(&key_id);
+        if let Some(key) = learnt.and_then(|learnt| self.opening_key(key_id, learnt)) {
+            self.install(key);
+        }
     }
 
     pub(super) fn wipe(&mut self, key_id: KeyId) {
@@ -143,25 +163,14 @@ impl Engine {
         }
     }
 
-    /// Wipes keys of others that are over.
-    pub(crate) fn tend_learnt(&mut self, now: Now) {
-        while let Some(&(at, key_id)) = self.seks.wipes.first()
-            && at <= now.wall
-        {
-            self.wipe(key_id);
-        }
+    /// Wipes keys found in the maps that ran out before their objects came back. The wall clock may be set while we wait:
+    /// looked at again every minute.
+    pub(crate) fn tend_adopted(&mut self, now: Now) {
         let over: Vec<_> = self.seks.adopted.extract_if(.., |_, key| now.wall > key.not_after + SKEW).collect();
         self.outputs.extend(over.into_iter().map(|(key_id, _)| Output::RemoveKey(key_id)));
-        self.schedule_wipes(now);
-    }
-
-    /// The wall clock may be set while we wait: looked at again every minute.
-    pub(super) fn schedule_wipes(&mut self, now: Now) {
-        let adopted = self.seks.adopted.values().map(|key| key.not_after + SKEW).min();
-        let next = self.seks.wipes.first().map(|&(at, _)| at).into_iter().chain(adopted).min();
-        if let Some(at) = next {
+        if let Some(at) = self.seks.adopted.values().map(|key| key.not_after + SKEW).min() {
             let wait = Duration::from_millis(at.0.saturating_sub(now.wall.0) + 1).min(Duration::from_secs(60));
-            self.timers.set_by(Timer::Wipes, now.mono + wait);
+            self.timers.set_by(Timer::Adopted, now.mono + wait);
         }
     }
 
