@@ -110,6 +110,20 @@ impl<F> HoldQueue<F> {
         Some(held)
     }
 
+    /// Takes out every packet that came in by a port.
+    pub fn remove_port(&mut self, port: usize) -> Vec<Held<F>> {
+        let mut removed = Vec::new();
+        for _ in 0..self.queue.len() {
+            let Some(held) = self.pop() else { break };
+            if held.port == port {
+                removed.push(held);
+            } else {
+                self.push_back(held);
+            }
+        }
+        removed
+    }
+
     /// Number of packets waiting.
     pub fn len(&self) -> usize {
         self.queue.len()

@@ -101,10 +101,10 @@ impl Memberships {
 
     fn join(&mut self, membership: Membership) -> io::Result<()> {
         let family = Domain::for_address(SocketAddr::new(membership.group, 0));
-        let fits = |(socket, count): &(Socket, usize)| {
-            *count < PER_SOCKET && socket.domain().is_ok_and(|domain| domain == family)
-        };
-        let index = match self.sockets.iter().position(fits) {
+        let fits = |(_, count): &(Socket, usize)| *count < PER_SOCKET;
+        // The newest socket of the family is the one with room.
+        let newest = self.sockets.iter().rposition(|(socket, _)| socket.domain().is_ok_and(|domain| domain == family));
+        let index = match newest.filter(|&index| fits(&self.sockets[index])) {
             Some(index) => index,
             None => {
                 self.sockets.push((Socket::new(family, Type::DGRAM, Some(Protocol::UDP))?, 0));

@@ -79,6 +79,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     init_log(arguments.log_format);
     forbid_core_dumps();
+    raise_file_limit();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -104,6 +105,15 @@ fn forbid_core_dumps() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none).and(set_dumpable_behavior(DumpableBehavior::NotDumpable)) {
         tracing::warn!(%error, "cannot forbid core dumps");
+    }
+}
+
+/// Memberships of many groups take many sockets.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 

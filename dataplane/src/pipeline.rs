@@ -15,12 +15,14 @@ use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN, group_
 use gemcast_xdp::counters::Counters;
 use gemcast_xdp::layout::Mark;
 use gemcast_xdp::seks::Seks;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 /// Keys whose absence is remembered until the map changes.
 const MISSING_LIMIT: usize = 64;
+/// Keys whose replay windows are kept after they left the map.
+const RETIRED_LIMIT: usize = 1024;
 
 /// What was done to a forwarded packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +72,17 @@ impl From<Reason> for Stop {
     }
 }
 
+/// What is known of a key that is not in the map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Absent {
+    /// Nothing yet.
+    New,
+    /// It is nobody's we know.
+    Unknown,
+    /// It is one of our own.
+    Own,
+}
+
 /// The seal key of a flow, as last looked up.
 #[derive(Default)]
 struct Seal {
@@ -88,7 +101,9 @@ pub struct Pipeline {
     opens: Vec<(KeyId, OpenKey)>,
     open_index: HashMap<KeyId, usize, KeyIdHasher>,
     /// Keys looked for in vain at this generation.
-    missing: Vec<KeyId>,
+    missing: Vec<(KeyId, Absent)>,
+    /// Keys that left the map, with their replay windows: one that comes back accepts nothing a second time.
+    retired: VecDeque<(KeyId, OpenKey)>,
     generation: u64,
     wall_ms: u64,
     sweep: usize,
@@ -107,6 +122,7 @@ impl Pipeline {
             opens: Vec::new(),
             open_index: HashMap::default(),
             missing: Vec::with_capacity(MISSING_LIMIT),
+            retired: VecDeque::new(),
             generation: 0,
             wall_ms: 0,
             sweep: 0,
@@ -197,10 +213,13 @@ impl Pipeline {
         let index = match self.open_index.get(&header.key_id) {
             Some(&index) if self.opens[index].1.checked == self.generation => index,
             _ => match self.refresh_open(header.key_id) {
-                Some(index) => index,
-                None => {
-                    self.flow(mark_flow, &datagram)?;
-                    return Err(Stop::Hold { key_id: header.key_id, flow: mark_flow, epoch: header.epoch.0 });
+                Ok(index) => index,
+                Err(absent) => {
+                    let group = self.flow(mark_flow, &datagram)?.group;
+                    return Err(match self.absence(header.key_id, absent, &group) {
+                        Absent::Own => Stop::Drop(Reason::OwnKey),
+                        _ => Stop::Hold { key_id: header.key_id, flow: mark_flow, epoch: header.epoch.0 },
+                    });
                 }
             },
         };
@@ -235,35 +254,47 @@ impl Pipeline {
     fn relay(&mut self, index: u32, egress: PortSet, frame: &mut [u8], length: usize) -> Result<Emit, Stop> {
         let datagram = datagram(&frame[..length])?;
         // A sealed group never leaves as it came, whatever the program in front of us thought of it.
-        if self.flow(index, &datagram)?.sealed {
+        let sealed = self.flow(index, &datagram)?.sealed;
+        if sealed || self.tables.find(&datagram.group) != Some(index) {
             return Err(Reason::StaleFlow.into());
         }
+        decrement_ttl(frame, &datagram)?;
         frame[..6].copy_from_slice(&group_mac(datagram.family, &datagram.group));
         let length = datagram.family.payload_offset() + datagram.payload_len;
         Ok(Emit { length, egress, flow: index, action: Action::Relayed })
     }
 
-    /// Reads a key from the map, again or for the first time. Its position, or `None` when it is not there.
+    /// Why a key that is not in the map is not there, found out once per generation.
     #[cold]
-    fn refresh_open(&mut self, key_id: KeyId) -> Option<usize> {
+    fn absence(&mut self, key_id: KeyId, absent: Absent, group: &Group) -> Absent {
+        if absent != Absent::New {
+            return absent;
+        }
+        let absent = if self.seks.is_own(group, key_id) { Absent::Own } else { Absent::Unknown };
+        if self.missing.len() < MISSING_LIMIT {
+            self.missing.push((key_id, absent));
+        }
+        absent
+    }
+
+    /// Reads a key from the map, again or for the first time. Its position, or what is known of its absence.
+    #[cold]
+    fn refresh_open(&mut self, key_id: KeyId) -> Result<usize, Absent> {
         let known = self.open_index.get(&key_id).copied();
         if let Some(index) = known
             && self.opens[index].1.is_current(&self.seks)
         {
             self.opens[index].1.checked = self.generation;
-            return Some(index);
+            return Ok(index);
         }
-        if self.missing.contains(&key_id) {
-            return None;
+        if let Some((_, absent)) = self.missing.iter().find(|(missing, _)| *missing == key_id) {
+            return Err(*absent);
         }
         let Some(mut key) = OpenKey::find(&self.seks, key_id, self.tables.replay_window) else {
             if let Some(index) = known {
                 self.forget(index);
             }
-            if self.missing.len() < MISSING_LIMIT {
-                self.missing.push(key_id);
-            }
-            return None;
+            return Err(Absent::New);
         };
         key.checked = self.generation;
         key.flow = self.tables.find_group(key.group()).unwrap_or(u32::MAX);
@@ -271,19 +302,28 @@ impl Pipeline {
             Some(index) => {
                 let old = std::mem::replace(&mut self.opens[index].1, key);
                 self.opens[index].1.adopt_windows(old);
-                Some(index)
+                Ok(index)
             }
             None => {
+                if let Some(position) = self.retired.iter().position(|(retired, _)| *retired == key_id)
+                    && let Some((_, old)) = self.retired.remove(position)
+                {
+                    key.adopt_windows(old);
+                }
                 self.opens.push((key_id, key));
                 self.open_index.insert(key_id, self.opens.len() - 1);
-                Some(self.opens.len() - 1)
+                Ok(self.opens.len() - 1)
             }
         }
     }
 
     fn forget(&mut self, index: usize) {
-        let (gone, _) = self.opens.swap_remove(index);
+        let (gone, key) = self.opens.swap_remove(index);
         self.open_index.remove(&gone);
+        if self.retired.len() == RETIRED_LIMIT {
+            self.retired.pop_front();
+        }
+        self.retired.push_back((gone, key));
         if let Some((moved, _)) = self.opens.get(index) {
             self.open_index.insert(*moved, index);
         }
@@ -299,7 +339,8 @@ impl Pipeline {
                 self.sweep += 1;
             } else {
                 let key_id = self.opens[self.sweep].0;
-                self.refresh_open(key_id);
+                // Read again, or let go of; either is fine.
+                let _ = self.refresh_open(key_id);
             }
         }
         for seal in &mut self.seals {

@@ -47,6 +47,8 @@ const WORKER_PATIENCE: Duration = Duration::from_millis(500);
 /// Failed work (an interface that is missing, a queue that is still busy) is tried again this often.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// What was written into the maps is looked at this often.
+const CHECK: Duration = Duration::from_millis(500);
 const BIND_ATTEMPTS: u32 = 50;
 const BIND_PAUSE: Duration = Duration::from_millis(5);
 
@@ -118,8 +120,14 @@ struct Port {
     attached: Attached,
     bind_mode: BindMode,
     queues: u32,
-    /// The workers' sockets, until the program may redirect to them.
-    undirected: Vec<RawFd>,
+    /// Slot in the maps.
+    slot: u32,
+    /// The workers' sockets.
+    sockets: Vec<RawFd>,
+    /// Taken up in this round.
+    is_new: bool,
+    /// Tells this taking-up from others.
+    serial: u64,
 }
 
 /// The running data plane.
@@ -140,6 +148,10 @@ pub struct Plane {
     problems: Vec<String>,
     /// When unfinished work is tried again, milliseconds of CLOCK_BOOTTIME.
     retry_at_ms: Option<u64>,
+    /// When the maps are looked at again, likewise.
+    next_check_ms: u64,
+    /// Number of interfaces taken up so far.
+    serial: u64,
 }
 
 impl Plane {
@@ -184,6 +196,8 @@ impl Plane {
             ports: [const { None }; MAX_PORTS_SERVED],
             problems: Vec::new(),
             retry_at_ms: None,
+            next_check_ms: 0,
+            serial: 0,
         };
         plane.resume();
         Ok(plane)
@@ -218,7 +232,7 @@ impl Plane {
         let mut events = Events::with_capacity(64);
         loop {
             let timeout = self.retry_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms()).max(1)));
-            let timeout = timeout.unwrap_or(Duration::from_secs(1));
+            let timeout = timeout.unwrap_or(CHECK);
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result.map_err(os("epoll"))?,
@@ -226,7 +240,11 @@ impl Plane {
             let mut interfaces_changed = self.retry_at_ms.is_some_and(|at| at <= now_ms());
             for event in &events {
                 match event.token() {
-                    LISTENER => self.greet().map_err(os("accepting control"))?,
+                    LISTENER => {
+                        if let Err(error) = self.greet() {
+                            tracing::warn!(%error, "cannot accept control");
+                        }
+                    }
                     CONTROL => self.converse(),
                     MONITOR => {
                         self.monitor.drain();
@@ -236,9 +254,11 @@ impl Plane {
                     _ => {}
                 }
             }
-            interfaces_changed |= self.hear_workers()?;
+            self.hear_workers()?;
             if interfaces_changed {
                 self.reconcile();
+            } else if self.next_check_ms <= now_ms() {
+                self.check();
             }
             for port in self.ports.iter_mut().flatten() {
                 if let Some(logger) = &mut port.attached.logger {
@@ -390,7 +410,7 @@ impl Plane {
         for worker in &self.workers {
             worker.send(Command::RemovePort(index));
         }
-        self.maps.unset_sockets(index);
+        self.maps.unset_sockets(port.slot);
         self.memberships.forget(port.interface.ifindex);
     }
 
@@ -402,8 +422,9 @@ impl Plane {
                 let port = self.ports[index].as_mut().expect("found just now");
                 if port.interface != *interface {
                     port.interface = interface.clone();
+                    let serial = port.serial;
                     for worker in &self.workers {
-                        worker.send(Command::UpdatePort(port_config(index, role, interface)));
+                        worker.send(Command::UpdatePort(port_config(index, role, interface, serial)));
                     }
                 }
             }
@@ -432,7 +453,10 @@ impl Plane {
         if interface.mac.is_none() {
             return Err(format!("interface {name} is no Ethernet interface"));
         }
-        self.maps.clear_stats(index).map_err(|error| error.to_string())?;
+        let slot = self.free_slot();
+        self.maps.clear_stats(slot).map_err(|error| error.to_string())?;
+        self.serial += 1;
+        let serial = self.serial;
         let mut bind_mode = BindMode::Copy;
         let mut sockets = Vec::new();
         for (queue, umem) in self.umems.iter().enumerate() {
@@ -449,11 +473,11 @@ impl Plane {
             }
         }
         let queues = xsk::receive_queues(name).unwrap_or(sockets.len() as u32);
-        let undirected = sockets.iter().map(XskSocket::raw_fd).collect();
+        let raw = sockets.iter().map(XskSocket::raw_fd).collect();
         for (queue, socket) in sockets.into_iter().enumerate() {
-            self.workers[queue].send(Command::AddPort(port_config(index, role, interface), Box::new(socket)));
+            self.workers[queue].send(Command::AddPort(port_config(index, role, interface, serial), Box::new(socket)));
         }
-        let attached = self.maps.attach(index, name, interface.ifindex, role).map_err(|error| {
+        let attached = self.maps.attach(slot, name, interface.ifindex, role).map_err(|error| {
             for worker in &self.workers {
                 worker.send(Command::RemovePort(index));
             }
@@ -461,8 +485,18 @@ impl Plane {
         })?;
         tracing::info!(interface = name, ?role, bind = bind_mode.name(), queues, "served");
         let interface = interface.clone();
-        self.ports[index] =
-            Some(Port { name: name.to_owned(), role, interface, attached, bind_mode, queues, undirected });
+        self.ports[index] = Some(Port {
+            name: name.to_owned(),
+            role,
+            interface,
+            attached,
+            bind_mode,
+            queues,
+            slot,
+            sockets: raw,
+            is_new: true,
+            serial,
+        });
         if queues as usize > self.workers.len() {
             let workers = self.workers.len();
             self.problem(
@@ -478,7 +512,7 @@ impl Plane {
 
     /// Reads back the XDP mode of interfaces that were just taken up.
     fn refresh_modes(&mut self) {
-        if self.ports.iter().flatten().all(|port| port.undirected.is_empty()) {
+        if self.ports.iter().flatten().all(|port| !port.is_new) {
             return;
         }
         let Ok(interfaces) = interface::interfaces() else { return };
@@ -502,16 +536,48 @@ impl Plane {
         }
     }
 
-    /// Lets the program redirect to the sockets of new ports: last, when the workers know every port and flow.
+    /// Lets the program redirect to the sockets of the ports: last, when the workers know every port and flow.
     fn direct(&mut self) {
         for index in 0..MAX_PORTS_SERVED {
             let Some(port) = &mut self.ports[index] else { continue };
-            for (queue, socket) in std::mem::take(&mut port.undirected).into_iter().enumerate() {
-                if let Err(error) = self.maps.set_socket(index, queue as u32, socket) {
+            port.is_new = false;
+            let (slot, sockets) = (port.slot, port.sockets.clone());
+            for (queue, socket) in sockets.into_iter().enumerate() {
+                if let Err(error) = self.maps.set_socket(slot, queue as u32, socket) {
                     self.problem(error.to_string(), true);
                 }
             }
         }
+    }
+
+    /// Maps are a cache: what this process wrote is looked at now and then, and written again where it is gone (F13).
+    fn check(&mut self) {
+        self.next_check_ms = now_ms() + CHECK.as_millis() as u64;
+        if self.desired.is_none() {
+            return;
+        }
+        let mut repaired = !self.maps.has_flows(&self.tables.flows);
+        if repaired && let Err(error) = self.maps.write_flows(&self.tables.flows) {
+            tracing::warn!(%error, "cannot write the flows again");
+        }
+        for port in self.ports.iter_mut().flatten() {
+            match port.attached.pin_again() {
+                Ok(pinned) => repaired |= pinned,
+                Err(error) => tracing::warn!(interface = port.name, %error, "cannot pin the XDP program's link again"),
+            }
+        }
+        self.direct();
+        if repaired {
+            tracing::warn!("maps or pins were altered from outside; written again");
+        }
+    }
+
+    /// A slot that no attached program counts in: each taking-up uses the next one of this data plane's half.
+    fn free_slot(&self) -> u32 {
+        let used = |slot| self.ports.iter().flatten().any(|port| port.slot == slot);
+        let slots = MAX_PORTS_SERVED as u64;
+        let candidates = (self.serial..self.serial + slots).map(|number| self.maps.slot((number % slots) as u32));
+        candidates.clone().find(|&slot| !used(slot)).or_else(|| candidates.clone().next()).expect("there are slots")
     }
 
     fn set_tables(&mut self, desired: &Snapshot) {
@@ -565,20 +631,21 @@ impl Plane {
                 wanted.extend(flow.sources.iter().map(|source| membership(Some(unmap(source)))));
             }
         }
-        for (membership, error) in self.memberships.set(&wanted) {
-            self.problem(
-                format!("cannot join {} on interface {}: {error}", membership.group, membership.ifindex),
-                true,
-            );
+        let failed = self.memberships.set(&wanted);
+        if let Some((membership, error)) = failed.first() {
+            let (group, ifindex, more) = (membership.group, membership.ifindex, failed.len() - 1);
+            self.problem(format!("cannot join {group} on interface {ifindex}, and {more} more: {error}"), true);
+        }
+        for (ifindex, error) in self.memberships.set_all_multicast(&all_multicast) {
+            self.problem(format!("cannot receive every group on interface {ifindex}: {error}"), true);
         }
     }
 
-    /// Takes the workers' events; `true` when an interface failed.
-    fn hear_workers(&mut self) -> Result<bool, PlaneError> {
+    /// Takes the workers' events.
+    fn hear_workers(&mut self) -> Result<(), PlaneError> {
         if let Some(dead) = self.workers.iter().position(WorkerHandle::is_dead) {
             return Err(PlaneError::WorkerDied(dead));
         }
-        let mut failed = false;
         while let Ok(event) = self.events.try_recv() {
             match event {
                 Event::MissingKey { key_id, flow, epoch } => {
@@ -591,13 +658,16 @@ impl Plane {
                     };
                     self.answer(to_control::Body::MissingKey(missing));
                 }
-                Event::PortFailed(index) => {
-                    self.drop_port(index);
-                    failed = true;
+                Event::PortFailed(index, serial) => {
+                    if self.ports[index].as_ref().is_some_and(|port| port.serial == serial) {
+                        self.drop_port(index);
+                        // Not at once: what made it fail may last.
+                        self.retry_at_ms = Some(now_ms() + RETRY.as_millis() as u64);
+                    }
                 }
             }
         }
-        Ok(failed)
+        Ok(())
     }
 
     fn stats(&self) -> message::Stats {
@@ -642,7 +712,7 @@ impl Plane {
 
     fn interface_stats(&self, index: PortIndex, port: &Port, total: &WorkerStats) -> message::InterfaceStats {
         let worker = &total.ports[index];
-        let mut reasons: Vec<(Reason, u64)> = self.maps.reasons(index).collect();
+        let mut reasons: Vec<(Reason, u64)> = self.maps.reasons(port.slot).collect();
         // Of what both can decide, both count.
         for (reason, frames) in worker.dropped.iter() {
             match reasons.iter_mut().find(|(known, _)| *known == reason) {
@@ -659,7 +729,7 @@ impl Plane {
                 Role::Untrusted => message::Role::Untrusted,
             }
             .into(),
-            slot: self.maps.slot(index),
+            slot: port.slot,
             up: port.interface.up,
             xdp_mode: match port.interface.xdp {
                 Some(XdpAttached::Driver) => "driver",
@@ -672,8 +742,8 @@ impl Plane {
             queues: port.queues,
             mtu: port.interface.mtu as u32,
             mac: mac.map(|byte| format!("{byte:02x}")).join(":"),
-            received: self.maps.stat(index, Stat::Received),
-            redirected: self.maps.stat(index, Stat::Redirected),
+            received: self.maps.stat(port.slot, Stat::Received),
+            redirected: self.maps.stat(port.slot, Stat::Redirected),
             forwarded: worker.forwarded,
             held: worker.held,
             reasons: reasons.into_iter().map(count).collect(),
@@ -706,8 +776,8 @@ fn bind(umem: &Umem, name: &str, queue: u32, zero_copy: bool) -> io::Result<(Bin
     }
 }
 
-fn port_config(index: PortIndex, role: Role, interface: &Interface) -> PortConfig {
-    PortConfig { index, role, mac: interface.mac.unwrap_or_default(), mtu: interface.mtu, up: interface.up }
+fn port_config(index: PortIndex, role: Role, interface: &Interface, serial: u64) -> PortConfig {
+    PortConfig { index, role, mac: interface.mac.unwrap_or_default(), mtu: interface.mtu, up: interface.up, serial }
 }
 
 fn now_ms() -> u64 {

@@ -102,9 +102,12 @@ impl FlowStats {
 
     /// Adds another worker's.
     pub fn merge(&mut self, other: &Self) {
-        for (sum, counts) in
-            [(&mut self.sealed, other.sealed), (&mut self.opened, other.opened), (&mut self.relayed, other.relayed)]
-        {
+        for (sum, counts) in [
+            (&mut self.sealed, other.sealed),
+            (&mut self.opened, other.opened),
+            (&mut self.relayed, other.relayed),
+            (&mut self.transited, other.transited),
+        ] {
             sum.0 += counts.0;
             sum.1 += counts.1;
         }
@@ -146,5 +149,23 @@ impl WorkerStats {
     /// Forgets what an earlier interface at this position counted.
     pub fn reset_port(&mut self, port: PortIndex) {
         self.ports[port] = PortStats::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_leaves_no_counter_out() {
+        let mut flow = FlowStats::default();
+        for action in [Action::Sealed, Action::Opened, Action::Relayed, Action::Transited] {
+            flow.add(action, 10);
+        }
+        let mut sum = flow;
+        sum.merge(&flow);
+        for counts in [sum.sealed, sum.opened, sum.relayed, sum.transited] {
+            assert_eq!(counts, (2, 20));
+        }
     }
 }

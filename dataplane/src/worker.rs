@@ -31,6 +31,8 @@ const SHORT_SLEEP_MS: u64 = 1;
 const ETHERNET_SOURCE: std::ops::Range<usize> = 6..12;
 /// Missing keys reported lately.
 const REPORTED_LIMIT: usize = 256;
+/// The kernel lets go of a closed socket's frames in its own time; they are not used before this.
+const QUARANTINE_MS: u64 = 2000;
 /// A missing key is reported again after this long.
 const REPORT_AGAIN_MS: u64 = 250;
 
@@ -46,6 +48,8 @@ pub struct PortConfig {
     pub mtu: usize,
     /// Whether it is up.
     pub up: bool,
+    /// Tells this taking-up of the interface from others.
+    pub serial: u64,
 }
 
 /// What the main thread tells a worker.
@@ -76,8 +80,8 @@ pub enum Event {
         /// GAK epoch the packets name.
         epoch: u16,
     },
-    /// The socket of an interface failed.
-    PortFailed(PortIndex),
+    /// The socket of an interface failed: the one that was added under this serial number.
+    PortFailed(PortIndex, u64),
 }
 
 /// The main thread's ear: a channel, and what wakes it.
@@ -136,6 +140,8 @@ struct Port {
     staged: Vec<Frame>,
     /// Frames that can be staged in this turn.
     room: usize,
+    /// Whether room was asked for in this turn.
+    tried: bool,
     /// Frames with the kernel to receive into.
     lent: usize,
     failed: bool,
@@ -158,6 +164,8 @@ pub struct Worker {
     events: EventSender,
     stats: WorkerStats,
     reported: VecDeque<(KeyId, u64)>,
+    /// Frames of closed sockets, and when they may be used again.
+    quarantine: Vec<(u64, Vec<Frame>)>,
     batch: Vec<Frame>,
     mono_ms: u64,
     next_tick_ms: u64,
@@ -194,6 +202,7 @@ impl Worker {
             events,
             stats: WorkerStats::new(),
             reported: VecDeque::with_capacity(REPORTED_LIMIT),
+            quarantine: Vec::new(),
             batch: Vec::with_capacity(BATCH),
             mono_ms: 0,
             next_tick_ms: 0,
@@ -230,6 +239,8 @@ impl Worker {
             if self.mono_ms >= self.next_tick_ms {
                 self.next_tick_ms = self.mono_ms + TICK_MS;
                 self.pipeline.sweep();
+                self.end_quarantine();
+                self.report_failed();
             }
             if received == 0 {
                 self.sleep();
@@ -275,6 +286,7 @@ impl Worker {
                     socket: *socket,
                     staged: Vec::with_capacity(RING_SIZE as usize),
                     room: 0,
+                    tried: false,
                     lent: 0,
                     failed: false,
                 };
@@ -299,7 +311,20 @@ impl Worker {
         let Some(mut port) = self.ports[index].take() else { return };
         self.port_count -= 1;
         self.free.append(&mut port.staged);
-        port.socket.close(&self.umem, &mut self.free);
+        self.free.extend(self.hold.remove_port(index).into_iter().map(|held| held.frame));
+        let mut frames = Vec::new();
+        port.socket.close(&self.umem, &mut frames);
+        self.quarantine.push((self.mono_ms + QUARANTINE_MS, frames));
+    }
+
+    /// Brings back frames of closed sockets that the kernel has let go of by now.
+    fn end_quarantine(&mut self) {
+        for (until, frames) in &mut self.quarantine {
+            if *until <= self.mono_ms {
+                self.free.append(frames);
+            }
+        }
+        self.quarantine.retain(|(_, frames)| !frames.is_empty());
     }
 
     fn report(&mut self) -> WorkerStats {
@@ -418,6 +443,7 @@ impl Worker {
     /// Whether an interface can take a frame of this length now.
     #[inline]
     fn admit(&mut self, index: PortIndex, length: usize) -> Result<(), Reason> {
+        let target = (self.frames / 2 / self.port_count.max(1)).min(RING_SIZE as usize);
         let port = self.ports[index].as_mut().ok_or(Reason::NoEgress)?;
         if !port.config.up || port.failed {
             return Err(Reason::NoEgress);
@@ -425,8 +451,8 @@ impl Worker {
         if length - ETHERNET_LEN > port.config.mtu {
             return Err(Reason::MtuExceeded);
         }
-        if port.room == 0 {
-            port.make_room(&mut self.free);
+        if port.room == 0 && !port.tried {
+            port.make_room(&mut self.free, target);
         }
         if port.room == 0 { Err(Reason::TxRingFull) } else { Ok(()) }
     }
@@ -498,7 +524,8 @@ impl Worker {
     /// Sends what is staged, takes back what was sent, and gives the kernel frames to receive into.
     #[inline]
     fn send(&mut self) {
-        // Half of the frames are for receiving, shared by the ports; the rest is for sending, copies and waiting.
+        // Half of the frames are for receiving, shared by the ports; most of the rest is for sending, shared as well, so
+        // that an interface that does not keep up cannot take every frame.
         let target = (self.frames / 2 / self.port_count.max(1)).min(RING_SIZE as usize);
         for (index, port) in self.ports.iter_mut().enumerate() {
             let Some(port) = port else { continue };
@@ -509,7 +536,18 @@ impl Worker {
             if let Err(error) = port.turn(&mut self.free, target) {
                 tracing::warn!(worker = self.queue, port = index, %error, "the interface's socket failed");
                 port.failed = true;
-                self.events.send(Event::PortFailed(index));
+                self.events.send(Event::PortFailed(index, port.config.serial));
+            }
+        }
+    }
+
+    /// Says again which interfaces failed, in case it was not heard.
+    fn report_failed(&self) {
+        for (index, port) in self.ports.iter().enumerate() {
+            if let Some(port) = port
+                && port.failed
+            {
+                self.events.send(Event::PortFailed(index, port.config.serial));
             }
         }
     }
@@ -548,7 +586,7 @@ impl Worker {
         while let Some(index) = failed.pop() {
             if let Some(port) = &mut self.ports[index] {
                 port.failed = true;
-                self.events.send(Event::PortFailed(index));
+                self.events.send(Event::PortFailed(index, port.config.serial));
             }
         }
     }
@@ -563,7 +601,9 @@ impl Port {
             self.socket.flush()?;
         }
         self.socket.reclaim(free);
-        self.room = self.socket.transmit_room();
+        // As many as for receiving, at most.
+        self.room = self.socket.transmit_room().min(target.saturating_sub(self.socket.outstanding()));
+        self.tried = false;
         if self.lent < target {
             self.lent += self.socket.fill(free, target - self.lent);
         }
@@ -572,12 +612,15 @@ impl Port {
 
     /// The ring is full: let the kernel take from it, once.
     #[cold]
-    fn make_room(&mut self, free: &mut Vec<Frame>) {
+    fn make_room(&mut self, free: &mut Vec<Frame>, target: usize) {
+        self.tried = true;
         self.socket.transmit(&mut self.staged);
         // An error shows again, and is handled, at the end of the turn.
         let _ = self.socket.flush();
         self.socket.reclaim(free);
-        self.room = self.socket.transmit_room() - self.staged.len().min(self.socket.transmit_room());
+        let queued = self.staged.len();
+        let room = self.socket.transmit_room().saturating_sub(queued);
+        self.room = room.min(target.saturating_sub(self.socket.outstanding() + queued));
     }
 }
 

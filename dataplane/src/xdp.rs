@@ -4,7 +4,7 @@
 //! program and its link, by interface index. A restarted data plane adopts the maps and replaces the program behind the
 //! link in one step, so that no packet meets an interface without a program.
 
-use crate::tables::{Flow, MAX_PORTS_SERVED, PortIndex, Role};
+use crate::tables::{Flow, MAX_PORTS_SERVED, Role};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -182,7 +182,7 @@ impl Maps {
         let seks = Seks::new(data(&take(name::SEKS)?, name::SEKS)?.as_fd(), slots).map_err(mapped(name::SEKS))?;
         let counters = Counters::new(data(&take(name::COUNTERS)?, name::COUNTERS)?.as_fd(), blocks)
             .map_err(mapped(name::COUNTERS))?;
-        let mut maps = Self {
+        let maps = Self {
             directory,
             sizes,
             half,
@@ -195,9 +195,6 @@ impl Maps {
             xsks: take(name::XSKS)?.try_into().map_err(map_error(name::XSKS))?,
             stats: take(name::STATS)?.try_into().map_err(map_error(name::STATS))?,
         };
-        for port in 0..MAX_PORTS_SERVED {
-            maps.clear_stats(port)?;
-        }
         Ok(maps)
     }
 
@@ -206,16 +203,16 @@ impl Maps {
         self.sync.page().incarnation.load(Ordering::Relaxed)
     }
 
-    /// Slot of a port in the maps.
-    pub fn slot(&self, port: PortIndex) -> u32 {
-        self.half * MAX_PORTS_SERVED as u32 + port as u32
+    /// The slots of this data plane: `number` counts from 0 to [`MAX_PORTS_SERVED`].
+    pub fn slot(&self, number: u32) -> u32 {
+        self.half * MAX_PORTS_SERVED as u32 + number
     }
 
     /// Loads the program for a port and attaches it, or puts it behind the link that is there. Driver mode where the driver
     /// has it, else SKB mode.
-    pub fn attach(&self, port: PortIndex, interface: &str, ifindex: u32, role: Role) -> Result<Attached, XdpError> {
+    pub fn attach(&self, slot: u32, interface: &str, ifindex: u32, role: Role) -> Result<Attached, XdpError> {
         let failed = |reason: String| XdpError::Attach { interface: interface.to_owned(), reason };
-        let mut ebpf = load(&self.directory, self.sizes, self.slot(port))?;
+        let mut ebpf = load(&self.directory, self.sizes, slot)?;
         let logger = aya_log::EbpfLogger::init(&mut ebpf).ok();
         let entry = match role {
             Role::Trusted => "gemcast_trusted",
@@ -245,7 +242,8 @@ impl Maps {
             let link: FdLink = link.try_into().map_err(|_| failed("this kernel has no XDP links (5.9 has)".into()))?;
             link.pin(&link_pin).map_err(|error| failed(chain(&error)))?;
         }
-        Ok(Attached { _ebpf: ebpf, logger })
+        let link = PinnedLink::from_pin(&link_pin).map_err(|error| failed(chain(&error)))?;
+        Ok(Attached { _ebpf: ebpf, link: Some(link), link_pin, logger })
     }
 
     /// Replaces the program behind a pinned link. `false` when there is none, or its interface is gone.
@@ -287,16 +285,16 @@ impl Maps {
     }
 
     /// Directs a port's receive queue to a socket.
-    pub fn set_socket(&mut self, port: PortIndex, queue: u32, socket: RawFd) -> Result<(), XdpError> {
-        let index = xsk_index(self.slot(port), queue);
+    pub fn set_socket(&mut self, slot: u32, queue: u32, socket: RawFd) -> Result<(), XdpError> {
+        let index = xsk_index(slot, queue);
         self.xsks.set(index, SocketNumber(socket), 0).map_err(map_error(name::XSKS))
     }
 
     /// Directs a port's receive queues nowhere.
-    pub fn unset_sockets(&mut self, port: PortIndex) {
+    pub fn unset_sockets(&mut self, slot: u32) {
         for queue in 0..MAX_QUEUES {
             // Entries of closed sockets are gone already.
-            let _ = self.xsks.unset(xsk_index(self.slot(port), queue));
+            let _ = self.xsks.unset(xsk_index(slot, queue));
         }
     }
 
@@ -324,6 +322,20 @@ impl Maps {
             self.prefixes.remove(&key).map_err(map_error(name::FLOW_PREFIXES))?;
         }
         Ok(())
+    }
+
+    /// Whether the rules of all flows are in the maps, as they should be.
+    pub fn has_flows(&self, flows: &[Option<Flow>]) -> bool {
+        flows.iter().enumerate().all(|(index, flow)| {
+            let Some(flow) = flow else { return true };
+            let rule = flow.rule(index as u32);
+            if flow.group.is_single() {
+                self.flows.get(flow.group.mapped(), 0).is_ok_and(|found| found == rule)
+            } else {
+                let key = Key::new(u32::from(flow.group.mapped_prefix_len()), *flow.group.mapped());
+                self.prefixes.get(&key, 0).is_ok_and(|found| found == rule)
+            }
+        })
     }
 
     /// Writes the rules of all flows.
@@ -357,19 +369,19 @@ impl Maps {
     }
 
     /// A counter of a port, over all CPUs.
-    pub fn stat(&self, port: PortIndex, stat: Stat) -> u64 {
-        let index = stat_index(self.slot(port), stat);
+    pub fn stat(&self, slot: u32, stat: Stat) -> u64 {
+        let index = stat_index(slot, stat);
         self.stats.get(&index, 0).map_or(0, |values| values.iter().sum())
     }
 
     /// Every reason a port's frames were passed or dropped for by the program.
-    pub fn reasons(&self, port: PortIndex) -> impl Iterator<Item = (Reason, u64)> {
-        Reason::ALL.iter().map(move |&reason| (reason, self.stat(port, Stat::Reason(reason)))).filter(|(_, n)| *n > 0)
+    pub fn reasons(&self, slot: u32) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.iter().map(move |&reason| (reason, self.stat(slot, Stat::Reason(reason)))).filter(|(_, n)| *n > 0)
     }
 
     /// Sets a port's counters to zero. Before its program is attached.
-    pub fn clear_stats(&mut self, port: PortIndex) -> Result<(), XdpError> {
-        let first = self.slot(port) * STATS_PER_INTERFACE;
+    pub fn clear_stats(&mut self, slot: u32) -> Result<(), XdpError> {
+        let first = slot * STATS_PER_INTERFACE;
         let cpus =
             aya::util::nr_cpus().map_err(|(_, error)| file(Path::new("/sys/devices/system/cpu/possible"))(error))?;
         for index in first..first + STATS_PER_INTERFACE {
@@ -383,8 +395,24 @@ impl Maps {
 /// A program on an interface. The link is pinned: dropping this leaves it attached.
 pub struct Attached {
     _ebpf: Ebpf,
+    /// Keeps the program attached while its pin is missing.
+    link: Option<PinnedLink>,
+    link_pin: PathBuf,
     /// Messages of the program.
     pub logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+}
+
+impl Attached {
+    /// Pins the link again where its pin was removed; whether that was needed.
+    pub fn pin_again(&mut self) -> Result<bool, XdpError> {
+        if self.link_pin.exists() {
+            return Ok(false);
+        }
+        let Some(link) = self.link.take() else { return Ok(false) };
+        let failed = |reason| XdpError::Attach { interface: self.link_pin.display().to_string(), reason };
+        self.link = Some(FdLink::from(link).pin(&self.link_pin).map_err(|error| failed(chain(&error)))?);
+        Ok(true)
+    }
 }
 
 struct SocketNumber(RawFd);
@@ -410,6 +438,8 @@ fn load(directory: &Path, sizes: MapSizes, slot: u32) -> Result<Ebpf, XdpError> 
         .map_max_entries(name::FLOWS, sizes.flows)
         .map_max_entries(name::GTAG, sizes.flows.saturating_mul(2))
         .map_max_entries(name::TRANSIT, sizes.keys)
+        .map_max_entries(name::SOURCES, sizes.flows)
+        .map_max_entries(name::FLOW_PREFIXES, sizes.flows)
         .override_global("SLOT", &slot, true)
         .load(OBJECT)
         .map_err(|error: EbpfError| XdpError::Load(chain(&error)))

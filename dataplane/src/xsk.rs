@@ -257,7 +257,7 @@ impl XskSocket {
         produced
     }
 
-    /// Tells the kernel to send what is queued. Needed as long as [`XskSocket::has_outstanding`].
+    /// Tells the kernel to send what is queued. Needed as long as [`XskSocket::has_queued`].
     #[inline]
     pub fn flush(&mut self) -> io::Result<()> {
         let mut queued = RING_SIZE - self.tx.nb_free(RING_SIZE).min(RING_SIZE);
@@ -297,10 +297,10 @@ impl XskSocket {
         self.tx.nb_free(RING_SIZE) < RING_SIZE
     }
 
-    /// Whether frames are on their way out.
+    /// Frames on their way out.
     #[inline]
-    pub fn has_outstanding(&self) -> bool {
-        self.outstanding > 0
+    pub fn outstanding(&self) -> usize {
+        self.outstanding as usize
     }
 
     /// Wakes a driver that ran out of frames to receive into.
@@ -325,7 +325,8 @@ impl XskSocket {
     /// Closes the socket and takes back the frames in its rings. What was queued to be sent may be lost.
     pub fn close(self, umem: &Umem, free: &mut Vec<Frame>) {
         let Self { rx, tx, fill, completion, in_rings, .. } = self;
-        // The kernel lets go of the rings and of the UMEM's chunks when the last of these is gone.
+        // With the last of these the kernel begins to let go of the rings and of the UMEM's chunks. A driver may use them a
+        // little longer: the caller keeps the frames aside for a while.
         drop((rx, tx, fill, completion));
         let lost = umem.originals.iter().zip(in_rings).filter(|(_, in_rings)| *in_rings);
         free.extend(lost.map(|(descriptor, _)| Frame(*descriptor)));

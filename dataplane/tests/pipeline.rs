@@ -390,7 +390,8 @@ fn a_plain_group_is_relayed_as_it_is_and_a_prefix_covers_its_groups() {
     let clear = datagram("239.2.7.7", vec![7; 10]);
     let relayed = gateway.marked(Role::Trusted, 0, &clear.to_frame()).unwrap();
     assert_eq!(relayed[..6], clear.to_frame()[..6]);
-    assert_eq!(relayed[12..], clear.to_frame()[12..]);
+    let expected = Datagram { mac: Mac(relayed[6..12].try_into().unwrap()), ttl: clear.ttl - 1, ..clear };
+    assert_eq!(relayed, expected.to_frame(), "one hop less to live");
     let group: Group = "239.2.0.0/16".parse().unwrap();
     assert_eq!(tables.find(&map("239.2.7.7".parse().unwrap())), tables.find_group(&group));
 }
@@ -430,5 +431,29 @@ fn a_sealed_packet_in_transit_changes_nothing_but_its_ttl() {
         }
         assert_eq!(reason(relay.marked(Role::Untrusted, Mark::TRANSIT, &expiring)), Reason::TtlExpired);
         assert_eq!(reason(relay.marked(Role::Untrusted, Mark::TRANSIT, &clear.to_frame())), Reason::StaleFlow);
+    }
+}
+
+#[test]
+fn a_key_that_left_and_came_back_accepts_nothing_a_second_time() {
+    let mut source = Gateway::new(tables(&["239.1.1.1"])).can_seal("239.1.1.1", Suite::Aes256Gcm);
+    let clear = datagram("239.1.1.1", vec![7; 10]).to_frame();
+    let sealed: Vec<_> = (0..3).map(|_| source.seal(&clear).unwrap()).collect();
+    let mut gateway = Gateway::new(tables(&["239.1.1.1"])).can_open("239.1.1.1", Suite::Aes256Gcm);
+    gateway.open(&sealed[0]).unwrap();
+    gateway.seks.remove(KEY);
+    gateway.changed();
+    gateway.pipeline.sweep();
+    gateway = gateway.can_open("239.1.1.1", Suite::Aes256Gcm);
+    assert_eq!(reason(gateway.open(&sealed[0])), Reason::Replay);
+    gateway.open(&sealed[1]).unwrap();
+}
+
+#[test]
+fn our_own_packets_coming_back_are_not_waited_for() {
+    let mut gateway = Gateway::new(tables(&["239.1.1.1"])).can_seal("239.1.1.1", Suite::Aes256Gcm);
+    let sealed = gateway.seal(&datagram("239.1.1.1", vec![7; 10]).to_frame()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(reason(gateway.open(&sealed)), Reason::OwnKey);
     }
 }

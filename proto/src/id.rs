@@ -26,9 +26,19 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// Identifies one SEK on the wire. Random, chosen by the source; 0 never names a key.
+/// Identifies one SEK on the wire. Random, chosen by the source; [`KeyId::RESERVED`] never name a key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub u32);
+
+impl KeyId {
+    /// Values that never name a key: in the key map they mark free slots.
+    pub const RESERVED: [u32; 2] = [0, u32::MAX];
+
+    /// Whether this can name a key.
+    pub fn is_valid(self) -> bool {
+        !Self::RESERVED.contains(&self.0)
+    }
+}
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,17 +139,11 @@ impl Group {
         if !address.is_multicast() {
             return Err(GroupError::NotMulticast);
         }
-        let (mapped, offset, shortest) = match address {
-            IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), 96, 4),
-            IpAddr::V6(v6) => (v6.octets(), 0, 8),
+        let (mapped, offset) = match address {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), 96),
+            IpAddr::V6(v6) => (v6.octets(), 0),
         };
         let length = prefix_len.checked_add(offset).filter(|&length| length <= 128).ok_or(GroupError::PrefixLength)?;
-        if prefix_len < shortest {
-            return Err(GroupError::NotMulticast);
-        }
-        if is_link_local(&mapped) {
-            return Err(GroupError::LinkLocal);
-        }
         Self::from_mapped(mapped, length)
     }
 
@@ -153,8 +157,13 @@ impl Group {
         if bits & host_mask != 0 {
             return Err(GroupError::HostBits);
         }
-        if !unmap(&address).is_multicast() {
+        let address_of = unmap(&address);
+        let shortest = if address_of.is_ipv4() { 96 + 4 } else { 8 };
+        if !address_of.is_multicast() || prefix_len < shortest {
             return Err(GroupError::NotMulticast);
+        }
+        if is_link_local(&address) {
+            return Err(GroupError::LinkLocal);
         }
         Ok(Self { address, prefix_len })
     }

@@ -92,7 +92,7 @@ reasons! {
     MtuExceeded = 39, "mtu_exceeded", Worker, "Larger than the MTU of every interface it should leave by.";
     NoFrame = 40, "no_frame", Worker, "No free frame to send with.";
     TxRingFull = 41, "tx_ring_full", Worker, "The transmit ring stayed full: the interface does not keep up.";
-    InterfaceGone = 42, "interface_gone", Worker, "The interface vanished while frames were in its rings.";
+    OwnKey = 42, "own_key", Worker, "Sealed under a key of this gateway: its own packet came back, or its key id is misused.";
     InnerPort = 43, "inner_port", Worker, "Decrypted, but to a destination port outside the group's ports.";
     KeyExpired = 44, "key_expired", Worker, "The key's validity is over.";
     NotOnPath = 45, "not_on_path", Xdp, "Sealed, not for this gateway, and not from the interface of the route to its origin.";

@@ -81,6 +81,10 @@ impl Counters {
             return None;
         }
         let start = block.lanes.get(usize::from(lane))?.fetch_add(BLOCK, Ordering::AcqRel);
+        // The block may have changed hands since it was looked at: then the range belongs to the other key.
+        if block.key_id.load(Ordering::Acquire) != u64::from(key_id.0) {
+            return None;
+        }
         (start > 0).then(|| start..start + BLOCK)
     }
 

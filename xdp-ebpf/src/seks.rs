@@ -19,8 +19,8 @@ pub const LANES: usize = MAX_QUEUES as usize;
 /// Slots looked at before a key counts as absent.
 const PROBE_LIMIT: usize = 64;
 /// Key id of a slot whose key was removed while others probe past it.
-const REMOVED: u32 = u32::MAX;
-const EMPTY: u32 = 0;
+const REMOVED: u32 = KeyId::RESERVED[1];
+const EMPTY: u32 = KeyId::RESERVED[0];
 
 /// One slot of `SEKS`.
 #[repr(C)]
@@ -287,6 +287,12 @@ impl Seks {
         self.find(hash_group(group), active, None)
     }
 
+    /// Whether a key id is one of our own for this group, active or not.
+    pub fn is_own(&self, group: &Group, key_id: KeyId) -> bool {
+        let seals = |sek: &Sek| matches!(sek.role, SekRole::Seal { .. });
+        self.find(hash_group(group), seals, Some(key_id)).is_some()
+    }
+
     /// Whether a slot still holds what was read from it at `sequence`.
     #[inline]
     pub fn is_unchanged(&self, slot: SlotIndex, sequence: u32) -> bool {
@@ -298,10 +304,11 @@ impl Seks {
         self.slots[slot.0 as usize & self.mask].tops[lane].load(Ordering::Relaxed)
     }
 
-    /// Remembers the highest sequence number of a lane that was accepted. For the lane's one worker.
+    /// Remembers the highest sequence number of a lane that was accepted.
     #[inline]
     pub fn set_top(&self, slot: SlotIndex, lane: usize, top: u64) {
-        self.slots[slot.0 as usize & self.mask].tops[lane].store(top, Ordering::Relaxed);
+        // Never downwards: another worker may have accepted a higher one in the same lane.
+        self.slots[slot.0 as usize & self.mask].tops[lane].fetch_max(top, Ordering::Relaxed);
     }
 
     /// Writes a key, over an earlier record of the same id and role. One writer only.

@@ -26,7 +26,7 @@ pub struct Mapped<T: Shared> {
 impl<T: Shared> Mapped<T> {
     /// Maps `entries` values of an mmapable array. Fails when the kernel refuses: not such a map, or smaller.
     pub fn new(map: impl AsFd, entries: usize) -> io::Result<Self> {
-        let length = entries * size_of::<T>();
+        let length = length::<T>(entries)?;
         let pages = MmapOptions::new().len(length).map_raw(map.as_fd().as_raw_fd())?;
         assert!(pages.as_ptr().cast::<T>().is_aligned(), "pages are aligned to {}", align_of::<T>());
         Ok(Self { pages, entries, element: std::marker::PhantomData })
@@ -34,9 +34,14 @@ impl<T: Shared> Mapped<T> {
 
     /// The same layout in private memory, for tests and benchmarks.
     pub fn anonymous(entries: usize) -> io::Result<Self> {
-        let pages = MmapRaw::from(MmapOptions::new().len(entries * size_of::<T>()).map_anon()?);
+        let pages = MmapRaw::from(MmapOptions::new().len(length::<T>(entries)?).map_anon()?);
         Ok(Self { pages, entries, element: std::marker::PhantomData })
     }
+}
+
+fn length<T>(entries: usize) -> io::Result<usize> {
+    let length = entries.checked_mul(size_of::<T>()).filter(|&length| length > 0);
+    length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a map of no or too many entries"))
 }
 
 impl<T: Shared> Deref for Mapped<T> {

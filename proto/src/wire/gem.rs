@@ -58,7 +58,7 @@ pub enum Error {
     Name,
     /// A group that is none.
     Group(GroupError),
-    /// Key id 0.
+    /// A key id that never names a key.
     KeyId,
     /// A subtree deeper than the tree, or a prefix with bits past its depth.
     Range,
@@ -71,7 +71,7 @@ impl fmt::Display for Error {
             Self::Flags(flags) => write!(f, "unknown object flags {flags:#04x}"),
             Self::Name => f.write_str("node name that is no UTF-8 or does not fit its object"),
             Self::Group(error) => write!(f, "group: {error}"),
-            Self::KeyId => f.write_str("key id 0, which never names a key"),
+            Self::KeyId => f.write_str("key id 0 or ffffffff, which never name a key"),
             Self::Range => f.write_str("subtree deeper than the tree, or prefix bits past its depth"),
         }
     }
@@ -318,7 +318,7 @@ impl SekPayload {
         let payload: &[u8; Self::LEN] =
             payload.try_into().map_err(|_| Error::Length { what: "SEK payload", len: payload.len() })?;
         let key_id = KeyId(u32::from_be_bytes(array(&payload[19..23])));
-        if key_id.0 == 0 {
+        if !key_id.is_valid() {
             return Err(Error::KeyId);
         }
         Ok(Self {
