@@ -152,7 +152,7 @@ impl Engine {
             self.seks.adopted.clear();
         }
         self.install_gtags();
-        self.sort_found_keys(now, known.is_none(), keys);
+        self.sort_found_keys(now, known, keys);
         self.reinstall_own();
         // The maps may be new: every way is told again.
         self.seks.transit.values_mut().for_each(|(_, from)| *from = None);
@@ -162,18 +162,23 @@ impl Engine {
     }
 
     /// Keeps keys found in the maps that are of use, wipes the others.
-    fn sort_found_keys(&mut self, now: Now, first: bool, keys: Vec<AdoptedKey>) {
+    fn sort_found_keys(&mut self, now: Now, known: Option<u64>, keys: Vec<AdoptedKey>) {
+        let (first, new_maps) = (known.is_none(), known != self.seks.incarnation);
         for key in keys {
             let valid = now.wall <= key.not_after + SKEW;
             let config = self.group_config(key.group).filter(|config| gak_of(config, key.epoch).is_some() && valid);
             let (send, receive) = config.map_or((false, false), |config| (config.send, config.receive));
-            if self.seks.learnt.contains_key(&key.key_id) || self.seks.own_ids.contains(&key.key_id) {
+            let seks = &self.seks;
+            if seks.learnt.contains_key(&key.key_id)
+                || seks.own_ids.contains(&key.key_id)
+                || seks.adopted.contains_key(&key.key_id)
+            {
                 continue;
             }
             if first && key.seals && send && key.origin == self.id {
                 self.seks.own_ids.insert(key.key_id);
                 self.seks.own.entry(key.group).or_default().adopted.push(key);
-            } else if first && !key.seals && receive && key.origin != self.id {
+            } else if new_maps && !key.seals && receive && key.origin != self.id {
                 self.seks.adopted.insert(key.key_id, key);
             } else {
                 self.outputs.push_back(Output::RemoveKey(key.key_id));
@@ -397,6 +402,12 @@ impl Engine {
         for key_id in gone {
             self.wipe(key_id);
         }
+        let (index, groups) = (&self.group_index, &self.config.groups);
+        let unwanted = self.seks.adopted.extract_if(.., |_, key| {
+            let config = index.get(&key.group).map(|&at| &groups[at]);
+            !config.is_some_and(|config| config.receive && gak_of(config, key.epoch).is_some())
+        });
+        self.outputs.extend(unwanted.map(|(key_id, _)| Output::RemoveKey(key_id)));
         let groups: Vec<Group> = self.seks.own.keys().copied().collect();
         for group in groups {
             let epoch = self.group_config(group).and_then(sealing).map(|(_, epoch, _)| epoch);

@@ -116,6 +116,21 @@ fn a_data_plane_that_comes_back_with_its_maps_goes_on_with_its_key() {
 }
 
 #[test]
+fn a_key_found_in_the_maps_opens_until_its_object_is_back_or_its_group_is_gone() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1));
+    rig.loses = Box::new(|_, _, _| true);
+    rig.restart_control(0, &Options::default());
+    rig.handle(0, Input::DataPlaneDown);
+    rig.data_plane_up(0);
+    assert!(rig.opens(0, 1), "the data plane came back before the object did");
+    rig.hosts[0].maps.active.clear();
+    let without = config(0, &Options { member: false, ..Options::default() });
+    rig.handle(0, Input::Reconfigure(Box::new(without)));
+    assert!(rig.hosts[0].maps.keys.is_empty());
+}
+
+#[test]
 fn a_group_that_is_configured_away_leaves_nothing_behind() {
     let mut rig = Rig::new(members(2), &[&[0, 1]]);
     rig.run_until(3 * SECOND, |rig| rig.opens(0, 1));
