@@ -56,3 +56,33 @@ fn a_bridge_that_snoops_delivers_to_members_only() -> Result<()> {
     assert!(account.is_perfect(), "b joined the group on its untrusted interface: {account:?}");
     Ok(())
 }
+
+#[test]
+fn a_relay_that_is_no_member_carries_what_it_cannot_read() -> Result<()> {
+    let _turn = turn();
+    let groups = GROUPS.map(|group| Group::new(group).members(&["a", "c"]));
+    let lab = Lab::up(Topology::line(), Options::new("t-transit").groups(groups))?;
+    for group in GROUPS.map(ip) {
+        let observer = lab.host("observer");
+        let first_link = observer.capture("eth0")?.protected(&[group]).start()?;
+        let second_link = observer.capture("eth1")?.protected(&[group]).start()?;
+        let member = lab.host("host-c").receive(group, PORT, None)?;
+        let behind_relay = lab.host("host-b").capture("eth0")?.protected(&[group]).start()?;
+        // The relay joins a group, and learns the way to its sources, once it has heard of their keys.
+        let mut probes = 0;
+        lab.eventually(30.s(), "the relay to carry the group", || {
+            probes +=
+                lab.host("host-a").send(Stream::to(group).id(9).packets(20)).expect("it can send").finish().sent();
+            member.report().stream(9).delivered > 0
+        })?;
+        let sent = lab.host("host-a").send(Stream::to(group).packets(500))?.finish();
+        let account = Account::of(&sent, &member.finish(200.ms()).stream(1), &[]);
+        assert!(account.is_perfect(), "{account:?}");
+        let (first, second, behind) = (first_link.stop()?, second_link.stop()?, behind_relay.stop()?);
+        assert_eq!(first.sealed, probes + 500);
+        assert!(second.sealed >= 500, "{} relayed", second.sealed);
+        assert_eq!((first.cleartext, second.cleartext, behind.cleartext, behind.sealed), (0, 0, 0, 0));
+        assert_eq!((first.nonces_reused, second.nonces_reused), (0, 0));
+    }
+    wait_accounted(&lab)
+}
