@@ -9,6 +9,7 @@ use crate::stream::{MessageStream, StreamError};
 use gemcast_proto::id::{self, Epoch, Group, KeyId};
 use gemcast_proto::link::{self, to_control, to_dataplane};
 use gemcast_proto::message::MAX_MESSAGE_LEN;
+use gemcast_proto::wire::frame::PORT;
 use gemcast_xdp::LAYOUT_VERSION;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
@@ -379,7 +380,10 @@ fn snapshot(config: &Config, interfaces: &Interfaces, transit: &BTreeSet<Group>,
             ..flow(&rule.group, sealed)
         }
     });
-    let relayed = transit.iter().map(|group| link::Flow { transit: true, ..flow(group, true) });
+    // Only sealed packets: whatever else is sent to a group that others announced is not ours to judge.
+    let sealed_only = vec![u32::from(PORT)];
+    let relayed =
+        transit.iter().map(|group| link::Flow { transit: true, ports: sealed_only.clone(), ..flow(group, true) });
     link::Snapshot {
         generation,
         interfaces: interfaces.collect(),

@@ -93,9 +93,10 @@ impl Netlink {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The socket's buffer ran over: notifications are lost, the table is to be read anew.
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
-                    self.socket.set_non_blocking(false)?;
-                    self.dump()?;
+                    let dumped = self.socket.set_non_blocking(false).and_then(|()| self.dump());
+                    // Whatever became of it, the event loop must not block here next time.
                     self.socket.set_non_blocking(true)?;
+                    dumped?;
                     changed = true;
                 }
                 Err(error) => return Err(error),
@@ -143,6 +144,10 @@ impl Netlink {
                 Ok(Seen::Interrupted) => whole = false,
                 Ok(Seen::More) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Its end may be among what was lost: asked for again.
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+                    return Ok(false);
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 
+/// Bootstrap keys in use at a time; a packet has room for the MACs of so many.
+const BOOTSTRAP_KEYS_MAX: usize = 4;
 /// IFNAMSIZ without the terminator.
 const INTERFACE_NAME_LEN: usize = 15;
 /// A NODE object has room for this many bytes of name.
@@ -267,6 +269,14 @@ impl Checker<'_> {
         let files = &files.get_ref().0;
         if files.is_empty() {
             self.refuse(&span, "no bootstrap key; expected the path of a file made by `gemctl key generate bk`");
+        }
+        if files.len() > BOOTSTRAP_KEYS_MAX {
+            let count = files.len();
+            let message = format!(
+                "{count} bootstrap keys; expected one, and during a rotation two, at most {BOOTSTRAP_KEYS_MAX}: every packet \
+                 carries a MAC under each"
+            );
+            self.refuse(&span, message);
         }
         files.iter().filter_map(|file| self.key_file(&span, file, keyfile::read_key)).collect()
     }

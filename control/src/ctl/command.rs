@@ -113,7 +113,7 @@ enum KeyCommand {
     BabelMac {
         /// The bootstrap key's file
         file: PathBuf,
-        /// How packets are authenticated: `mac` in [babel]
+        /// How packets are authenticated: `mac` in the `babel` table
         #[arg(long, value_enum, default_value_t)]
         algorithm: key::Mac,
     },
