@@ -236,13 +236,15 @@ impl Engine {
             self.counters.refused_quota += 1;
             return;
         }
+        let offer = self.objects.offer(now.wall, body);
+        let current = matches!(offer, Ok(Offer::Accepted | Offer::Repeated | Offer::Conflict { replaced: true }));
         if unicast {
             neighbour.peer_table.settled_at = now.mono + SETTLE;
-        } else if let (Some(interface), Ok(object)) = (self.interfaces.get_mut(&key.0), gem::Object::parse(body)) {
+        } else if let (true, Some(interface)) = (current, self.interfaces.get_mut(&key.0)) {
             // Everyone on the link heard it: one transmission less for us.
-            interface.flood.heard(&object.header.name);
+            interface.flood.heard(&gem::Object::parse(body).expect("accepted").header.name);
         }
-        match self.objects.offer(now.wall, body) {
+        match offer {
             Ok(offer @ (Offer::Accepted | Offer::Conflict { replaced: true })) => {
                 let header = gem::Object::parse(body).expect("accepted").header;
                 self.counters.objects_accepted += 1;

@@ -5,6 +5,7 @@ use crate::input::Input;
 use crate::output::Event;
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, KeyId};
+use gemcast_proto::wire::gem::{ObjectKind, ObjectName};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -82,6 +83,24 @@ fn a_split_network_heals_within_three_seconds() {
 }
 
 #[test]
+fn a_forged_object_does_not_stop_the_flood_of_the_real_one() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+    rig.handle(0, Input::RotateSek(group()));
+    let next = u64::from(rig.hosts[0].engine.groups()[0].next_key.unwrap().0.0);
+    let now = rig.time();
+    let engine = &mut rig.hosts[0].engine;
+    let name = ObjectName { origin: engine.node_id(), kind: ObjectKind::SEK, id: next };
+    let mut forged = engine.objects.get(&name).unwrap().body.to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    let neighbour = *engine.neighbours.keys().next().unwrap();
+    (0..3).for_each(|_| engine.process_object(now, neighbour, false, &forged));
+    rig.wire.clear();
+    rig.run(Duration::from_millis(150));
+    assert!(rig.wire.iter().any(|sent| sent.seks().contains(&name)));
+}
+
+#[test]
 fn lost_announcements_are_repaired_by_digests() {
     for percent in [10, 30, 50] {
         let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
@@ -118,7 +137,6 @@ fn a_missing_key_is_asked_for_at_once() {
 
 #[test]
 fn a_thousand_objects_reach_a_newcomer_in_seconds() {
-    use gemcast_proto::wire::gem::{ObjectKind, ObjectName};
     let mut rig = Rig::new(members(2), &[&[0, 1]]);
     rig.loses = Box::new(|_, _, _| true);
     let now = rig.time();
