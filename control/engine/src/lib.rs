@@ -216,6 +216,7 @@ impl Engine {
             sealed.flat_map(|(group, gaks)| gaks.iter().map(move |(epoch, _)| (group, *epoch))).collect()
         };
         let (before, after) = (gtags(&self.config), gtags(&config));
+        let rekeyed = self.rekeyed(&config);
         let renamed = self.config.node.name != config.node.name;
         self.mac = mac_keys(&config);
         self.group_index = index(&config);
@@ -226,7 +227,7 @@ impl Engine {
         if self.seks.incarnation.is_some() {
             self.install_gtags();
         }
-        self.regroup(now);
+        self.regroup(now, &rekeyed);
         let gone = before.into_iter().filter(|gtag| !after.contains(gtag));
         self.outputs.extend(gone.map(|(group, epoch)| Output::RemoveGtag { group, epoch }));
     }

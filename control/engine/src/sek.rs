@@ -16,7 +16,7 @@ mod picture;
 mod wrap;
 
 use self::wrap::wrap;
-use crate::config::{GroupConfig, Protection};
+use crate::config::{Config, GroupConfig, Protection};
 use crate::derive::{self, Traffic};
 use crate::input::{AdoptedKey, Ifindex};
 use crate::object::{self, SKEW};
@@ -30,6 +30,7 @@ use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
 use gemcast_proto::wire::gem::{ObjectHeader, ObjectKind, ObjectName, SekPayload};
 use rand_chacha::rand_core::RngCore;
 use std::collections::{BTreeMap, BTreeSet};
+use subtle::ConstantTimeEq;
 
 /// Packets after which a key is replaced.
 const SOFT_LIMIT_PACKETS: u64 = 1 << 32;
@@ -370,12 +371,17 @@ impl Engine {
         if packets >= SOFT_LIMIT_PACKETS {
             sek.replace_at = now.mono;
             if packets >= URGENT_LIMIT_PACKETS {
-                let next = self.seks.own.get_mut(&group).and_then(|own| own.next.take());
-                next.into_iter().for_each(|sek| self.remove_own(sek.key_id));
-                self.make_sek(now, group, Duration::ZERO);
+                self.replace_at_once(now, group);
             }
             self.tend_own(now);
         }
+    }
+
+    /// A new key takes over without notice.
+    fn replace_at_once(&mut self, now: Now, group: Group) {
+        let next = self.seks.own.get_mut(&group).and_then(|own| own.next.take());
+        next.into_iter().for_each(|sek| self.remove_own(sek.key_id));
+        self.make_sek(now, group, Duration::ZERO);
     }
 
     /// Packets wait for a key.
@@ -388,8 +394,28 @@ impl Engine {
         }
     }
 
-    /// The configuration changed: keys of groups that are gone or may no longer be used are wiped, others are made.
-    pub(crate) fn regroup(&mut self, now: Now) {
+    /// Epochs of groups that have another GAK in a new configuration.
+    pub(crate) fn rekeyed(&self, new: &Config) -> Vec<(Group, Epoch)> {
+        let differs = |old: &Secret<32>, new: &Secret<32>| !bool::from(old.expose().ct_eq(new.expose()));
+        let rekeyed = new.groups.iter().flat_map(|config| {
+            let (old, gaks) = (
+                self.group_config(config.group),
+                match &config.protection {
+                    Protection::None => &[][..],
+                    Protection::Sealed { gaks, .. } => gaks,
+                },
+            );
+            let changed = gaks.iter().filter(move |(epoch, gak)| {
+                old.and_then(|old| gak_of(old, *epoch)).is_some_and(|old| differs(old, gak))
+            });
+            changed.map(|(epoch, _)| (config.group, *epoch))
+        });
+        rekeyed.collect()
+    }
+
+    /// The configuration changed: keys of groups that are gone or may no longer be used are wiped, others are made. Where
+    /// an epoch has another GAK than before, no key made under the old one stays in use.
+    pub(crate) fn regroup(&mut self, now: Now, rekeyed: &[(Group, Epoch)]) {
         let gone: Vec<_> = self
             .seks
             .learnt
@@ -405,7 +431,8 @@ impl Engine {
         let (index, groups) = (&self.group_index, &self.config.groups);
         let unwanted = self.seks.adopted.extract_if(.., |_, key| {
             let config = index.get(&key.group).map(|&at| &groups[at]);
-            !config.is_some_and(|config| config.receive && gak_of(config, key.epoch).is_some())
+            let usable = config.is_some_and(|config| config.receive && gak_of(config, key.epoch).is_some());
+            !usable || rekeyed.contains(&(key.group, key.epoch))
         });
         self.outputs.extend(unwanted.map(|(key_id, _)| Output::RemoveKey(key_id)));
         let groups: Vec<Group> = self.seks.own.keys().copied().collect();
@@ -422,10 +449,17 @@ impl Engine {
                     self.seks.own.remove(&group);
                 }
                 Some(epoch) => {
+                    let stale = |of: Epoch| rekeyed.contains(&(group, of));
+                    if own.active.as_ref().is_some_and(|sek| stale(sek.epoch))
+                        || own.adopted.iter().any(|key| stale(key.epoch))
+                    {
+                        self.replace_at_once(now, group);
+                        continue;
+                    }
                     if let Some(active) = own.active.as_mut().filter(|sek| sek.epoch != epoch) {
                         active.replace_at = now.mono;
                     }
-                    if let Some(stale) = own.next.take_if(|sek| sek.epoch != epoch) {
+                    if let Some(stale) = own.next.take_if(|sek| sek.epoch != epoch || stale(sek.epoch)) {
                         self.remove_own(stale.key_id);
                     }
                 }

@@ -131,6 +131,18 @@ fn a_key_found_in_the_maps_opens_until_its_object_is_back_or_its_group_is_gone()
 }
 
 #[test]
+fn another_group_key_under_the_same_epoch_replaces_every_key() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+    let (own, learnt) = (rig.active(0), rig.active(1));
+    let other = |host| Input::Reconfigure(Box::new(config(host, &Options { gak: 8, ..Options::default() })));
+    rig.handle(0, other(0));
+    assert!(rig.active(0) != own && !rig.hosts[0].maps.keys.contains_key(&learnt));
+    rig.handle(1, other(1));
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+}
+
+#[test]
 fn a_group_that_is_configured_away_leaves_nothing_behind() {
     let mut rig = Rig::new(members(2), &[&[0, 1]]);
     rig.run_until(3 * SECOND, |rig| rig.opens(0, 1));
