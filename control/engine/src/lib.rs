@@ -98,7 +98,7 @@ impl Engine {
             rng: ChaCha20Rng::from_seed(seed),
             interfaces: BTreeMap::new(),
             neighbours: BTreeMap::new(),
-            objects: Objects::default(),
+            objects: Objects::new(id),
             session: Session::default(),
             seks: Seks::default(),
             timers: Timers::default(),

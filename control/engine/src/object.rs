@@ -16,8 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) const SKEW: Duration = Duration::from_secs(30);
 /// Objects of one origin; more are refused.
 const MAX_OBJECTS_PER_ORIGIN: u32 = 32_768;
-/// Objects altogether; more are refused.
+/// Objects of other nodes altogether; more are refused.
 const MAX_OBJECTS: usize = 262_144;
+/// Of these, objects of kinds that this version does not know.
+const MAX_UNKNOWN_KINDS: usize = 65_536;
+/// Longest validity, so that a table filled on purpose is free again some day. A SEK of the longest life has 21 days.
+const MAX_VALIDITY: Duration = Duration::from_secs(22 * 24 * 3600);
 
 /// A verified object.
 pub(crate) struct Stored {
@@ -71,6 +75,8 @@ pub(crate) enum Offer {
 pub(crate) enum Refusal {
     #[error("its validity ended more than 30 s ago")]
     Expired,
+    #[error("its validity ends more than 22 days from now")]
+    TooLong,
     #[error("its origin's NODE object is not known")]
     UnknownOrigin,
     #[error("its origin is not the hash of the key it carries")]
@@ -110,15 +116,22 @@ type Position = (u64, ObjectName);
 /// The table.
 #[derive(Default)]
 pub(crate) struct Objects {
+    /// Our own node, for whose objects there is always room.
+    own: NodeId,
     /// By hash of the name, which is the order of the digest tree.
     by_position: BTreeMap<Position, Stored>,
     by_expiry: BTreeSet<(u32, Position)>,
     per_origin: BTreeMap<NodeId, u32>,
     nodes: BTreeMap<NodeId, NodeKeys>,
+    unknown_kinds: usize,
     sum: u128,
 }
 
 impl Objects {
+    pub(crate) fn new(own: NodeId) -> Self {
+        Self { own, ..Self::default() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_position.len()
     }
@@ -153,6 +166,9 @@ impl Objects {
         if now > UnixMillis(u64::from(header.not_after) * 1000) + SKEW {
             return Err(Refusal::Expired);
         }
+        if UnixMillis(u64::from(header.not_after) * 1000) > now + MAX_VALIDITY {
+            return Err(Refusal::TooLong);
+        }
         let node = self.verify(&object)?;
         let hash = hash_of(body);
         if let Some(known_hash) = conflict.filter(|&known_hash| known_hash >= hash) {
@@ -160,7 +176,10 @@ impl Objects {
             return Ok(Offer::Conflict { replaced: false });
         }
         let of_origin = self.per_origin.get(&header.name.origin).copied().unwrap_or(0);
-        if known.is_none() && (of_origin >= MAX_OBJECTS_PER_ORIGIN || self.len() >= MAX_OBJECTS) {
+        let full = of_origin >= MAX_OBJECTS_PER_ORIGIN
+            || self.len() >= MAX_OBJECTS
+            || (!is_known(header.name.kind) && self.unknown_kinds >= MAX_UNKNOWN_KINDS);
+        if known.is_none() && full && header.name.origin != self.own {
             return Err(Refusal::Quota);
         }
         self.remove(&position);
@@ -168,6 +187,7 @@ impl Objects {
         self.by_expiry.insert((header.not_after, position));
         self.by_position.insert(position, Stored { header, body: body.into(), hash });
         *self.per_origin.entry(header.name.origin).or_default() += 1;
+        self.unknown_kinds += usize::from(!is_known(header.name.kind));
         if let Some(keys) = node {
             self.nodes.insert(header.name.origin, keys);
         }
@@ -200,6 +220,7 @@ impl Objects {
         let origin = stored.header.name.origin;
         self.sum = self.sum.wrapping_sub(stored.hash);
         self.by_expiry.remove(&(stored.header.not_after, *position));
+        self.unknown_kinds -= usize::from(!is_known(stored.header.name.kind));
         if let Some(count) = self.per_origin.get_mut(&origin) {
             *count -= 1;
             if *count == 0 {
@@ -254,6 +275,10 @@ impl Objects {
         let (first, last) = range.bounds().into_inner();
         self.by_position.range((first, ObjectName::MIN)..=(last, ObjectName::MAX)).map(|(_, stored)| stored)
     }
+}
+
+fn is_known(kind: ObjectKind) -> bool {
+    [ObjectKind::NODE, ObjectKind::SEK].contains(&kind)
 }
 
 fn position(name: &ObjectName) -> Position {

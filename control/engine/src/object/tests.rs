@@ -114,6 +114,34 @@ fn objects_run_out_with_their_skew_and_take_orphans_along() {
 }
 
 #[test]
+fn room_is_kept_for_our_own_objects_and_for_kinds_that_are_known() {
+    let (own, other) = (Origin::new(1), Origin::new(2));
+    let mut objects = Objects::new(own.id);
+    for origin in [&own, &other] {
+        objects.offer(NOW, &origin.node(1)).unwrap();
+        objects.per_origin.insert(origin.id, MAX_OBJECTS_PER_ORIGIN);
+    }
+    assert_eq!(objects.offer(NOW, &own.object(ObjectKind::SEK, 7, 1, b"")), Ok(Offer::Accepted));
+    assert_eq!(objects.offer(NOW, &other.object(ObjectKind::SEK, 7, 1, b"")), Err(Refusal::Quota));
+    objects.per_origin.insert(other.id, 1);
+    objects.unknown_kinds = MAX_UNKNOWN_KINDS;
+    assert_eq!(objects.offer(NOW, &other.object(ObjectKind(9), 7, 1, b"")), Err(Refusal::Quota));
+    assert_eq!(objects.offer(NOW, &other.object(ObjectKind::SEK, 7, 1, b"")), Ok(Offer::Accepted));
+}
+
+#[test]
+fn no_object_is_valid_for_months() {
+    let origin = Origin::new(1);
+    let name = ObjectName { origin: origin.id, kind: ObjectKind::NODE, id: 0 };
+    let node = Object::parse(&origin.node(1)).unwrap().payload.to_vec();
+    let until = |days: u32| {
+        let header = ObjectHeader { tombstone: false, name, version: 1, not_after: 1_000_000 + days * 86_400 };
+        Objects::default().offer(NOW, &sign(&origin.key, &header, &node))
+    };
+    assert_eq!((until(22), until(23)), (Ok(Offer::Accepted), Err(Refusal::TooLong)));
+}
+
+#[test]
 fn digests_of_children_add_up_to_their_parents() {
     let origin = Origin::new(1);
     let bodies: Vec<_> = (0..100).map(|id| origin.object(ObjectKind(9), id, 1, b"")).collect();
