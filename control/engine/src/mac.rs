@@ -7,6 +7,7 @@
 //! speeds.
 
 use crate::config::MacAlgorithm;
+use crate::rate::{Bucket, Limit};
 use crate::secret::Secret;
 use crate::time::Instant;
 use blake2::Blake2sMac;
@@ -24,6 +25,8 @@ pub(crate) const INDEX_LEN: usize = 8;
 pub(crate) const NONCE_LEN: usize = 16;
 /// RFC 8967 §4.3.1.1: "the limit SHOULD default to one challenge request every 300 ms".
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(300);
+/// Challenges of one neighbour that are answered: with a replayed one in between, the real one still is.
+const REPLIES: Limit = Limit { interval: CHALLENGE_INTERVAL, burst: 4 };
 /// RFC 8967 §4.3.1.1: a nonce is good for 30 s.
 const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Repetitions of an unanswered challenge, at that interval.
@@ -180,7 +183,7 @@ pub(crate) struct Freshness {
     proven: Option<Proven>,
     challenge: Option<Challenge>,
     next_challenge: Instant,
-    next_reply: Instant,
+    replies: Bucket,
 }
 
 struct Proven {
@@ -225,11 +228,7 @@ impl Freshness {
 
     /// Whether a challenge of the neighbour may be answered now.
     pub(crate) fn may_reply(&mut self, now: Instant) -> bool {
-        let may = now >= self.next_reply;
-        if may {
-            self.next_reply = now + CHALLENGE_INTERVAL;
-        }
-        may
+        self.replies.take(now, REPLIES)
     }
 
     /// When an unanswered challenge is to be repeated.
@@ -252,8 +251,12 @@ impl Freshness {
         let answered = packet.reply.is_some_and(|reply| {
             self.challenge.as_ref().is_some_and(|challenge| now < challenge.expires && reply == challenge.nonce)
         });
+        let proven = self.proven.as_ref().is_some_and(|proven| proven.index == index);
         if answered {
             self.challenge = None;
+        }
+        // A replayed packet of an earlier incarnation had us challenge one that is proven already: nothing begins anew.
+        if answered && !proven {
             let window = Window::starting_at(counter);
             self.proven = Some(Proven { index: index.to_vec(), unicast: window, multicast: window });
             return Verdict::NewlyFresh;
@@ -383,6 +386,22 @@ mod tests {
         assert_eq!(state.check(now, preparsed(13, b"first"), [9; NONCE_LEN]), Verdict::Refused, "replayed");
         let later = now + CHALLENGE_INTERVAL;
         assert_eq!(state.check(later, preparsed(1, b"next"), [6; NONCE_LEN]), Verdict::Challenge([6; NONCE_LEN]));
+    }
+
+    #[test]
+    fn replayed_packets_of_an_earlier_incarnation_change_nothing() {
+        let (mut state, now) = (Freshness::default(), Instant(1));
+        state.check(now, preparsed(1, b"next"), [7; NONCE_LEN]);
+        let reply = Preparsed { reply: Some(&[7; NONCE_LEN]), ..preparsed(2, b"next") };
+        assert_eq!(state.check(now, reply, [7; NONCE_LEN]), Verdict::NewlyFresh);
+        let later = now + CHALLENGE_INTERVAL;
+        assert_eq!(state.check(later, preparsed(9, b"first"), [8; NONCE_LEN]), Verdict::Challenge([8; NONCE_LEN]));
+        let reply = Preparsed { reply: Some(&[8; NONCE_LEN]), ..preparsed(3, b"next") };
+        assert_eq!(state.check(later, reply, [9; NONCE_LEN]), Verdict::Fresh);
+        assert_eq!(state.check(later, preparsed(3, b"next"), [9; NONCE_LEN]), Verdict::Refused, "replayed");
+        assert!(state.next_repeat().is_none());
+        assert!(state.may_reply(later) && state.may_reply(later), "a replayed challenge leaves room for the real one");
+        assert_eq!((0..10).filter(|_| state.may_reply(later)).count(), 2);
     }
 
     #[test]
