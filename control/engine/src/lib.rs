@@ -54,6 +54,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// Validity of our NODE object; it is made anew halfway.
 const NODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
+/// A wall clock that moved this far against the monotonic one was set.
+const CLOCK_STEP_MS: u64 = 30_000;
+
 /// The control plane of one gateway.
 pub struct Engine {
     config: Config,
@@ -71,6 +74,8 @@ pub struct Engine {
     seks: Seks,
     routing: Routing,
     timers: Timers,
+    /// Wall clock less monotonic clock, in milliseconds.
+    clock_offset: i64,
     /// Limits how many refusals become events.
     refusals: Bucket,
     outputs: VecDeque<Output>,
@@ -102,6 +107,7 @@ impl Engine {
             session: Session::default(),
             seks: Seks::default(),
             timers: Timers::default(),
+            clock_offset: now.clock_offset(),
             refusals: Bucket::default(),
             outputs: VecDeque::new(),
             counters: view::Counters::default(),
@@ -114,6 +120,7 @@ impl Engine {
 
     /// Takes one event.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        self.watch_clock(now);
         match input {
             Input::InterfaceUp(info) => self.interface_up(now, info),
             Input::InterfaceDown(ifindex) => self.interface_down(now, ifindex),
@@ -143,6 +150,7 @@ impl Engine {
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.watch_clock(now);
         while let Some(timer) = self.timers.pop(now.mono) {
             match timer {
                 Timer::Expiry => self.expire_objects(now),
@@ -172,10 +180,21 @@ impl Engine {
         }
     }
 
+    /// What we announced is valid by the wall clock and renewed by the monotonic one: when they part, all of it is made
+    /// anew.
+    fn watch_clock(&mut self, now: Now) {
+        let offset = now.clock_offset();
+        if self.clock_offset.abs_diff(offset) > CLOCK_STEP_MS {
+            self.clock_offset = offset;
+            self.announce_node(now, now.wall.0);
+            self.redate_own(now);
+        }
+    }
+
     /// Announces our keys and name.
     fn announce_node(&mut self, now: Now, at_least: u64) {
         let name = ObjectName { origin: self.id, kind: ObjectKind::NODE, id: 0 };
-        let known = self.objects.get(&name).map_or(0, |stored| stored.header.version + 1);
+        let known = self.objects.get(&name).map_or(0, |stored| stored.header.version.saturating_add(1));
         let mut payload = [0; NodePayload::MAX_LEN];
         let signing_key = self.signing_key.public_key().as_ref().try_into().expect("32 bytes");
         let node = NodePayload { signing_key, agreement_key: self.agreement_key, name: &self.config.node.name };

@@ -371,17 +371,27 @@ impl Engine {
         if packets >= SOFT_LIMIT_PACKETS {
             sek.replace_at = now.mono;
             if packets >= URGENT_LIMIT_PACKETS {
-                self.replace_at_once(now, group);
+                self.replace_after(now, group, Duration::ZERO);
             }
             self.tend_own(now);
         }
     }
 
-    /// A new key takes over without notice.
-    fn replace_at_once(&mut self, now: Now, group: Group) {
+    /// A new key is announced in place of one that is announced already.
+    fn replace_after(&mut self, now: Now, group: Group, lead: Duration) {
         let next = self.seks.own.get_mut(&group).and_then(|own| own.next.take());
         next.into_iter().for_each(|sek| self.remove_own(sek.key_id));
-        self.make_sek(now, group, Duration::ZERO);
+        self.make_sek(now, group, lead);
+    }
+
+    /// The wall clock was set: every key gets a successor with a validity by the new time, at once where the old one is
+    /// over by it.
+    pub(crate) fn redate_own(&mut self, now: Now) {
+        let sealing = self.seks.own.iter().filter_map(|(&group, own)| Some((group, own.active.as_ref()?.not_after)));
+        for (group, not_after) in sealing.collect::<Vec<_>>() {
+            let lead = if now.wall > not_after { Duration::ZERO } else { self.config.announce_lead };
+            self.replace_after(now, group, lead);
+        }
     }
 
     /// Packets wait for a key.
@@ -453,7 +463,7 @@ impl Engine {
                     if own.active.as_ref().is_some_and(|sek| stale(sek.epoch))
                         || own.adopted.iter().any(|key| stale(key.epoch))
                     {
-                        self.replace_at_once(now, group);
+                        self.replace_after(now, group, Duration::ZERO);
                         continue;
                     }
                     if let Some(active) = own.active.as_mut().filter(|sek| sek.epoch != epoch) {

@@ -21,6 +21,13 @@ pub struct Now {
     pub wall: UnixMillis,
 }
 
+impl Now {
+    /// How far the wall clock is ahead of the monotonic one, in milliseconds; it changes when the wall clock is set.
+    pub(crate) fn clock_offset(self) -> i64 {
+        self.wall.0.wrapping_sub(self.mono.0 / 1000).cast_signed()
+    }
+}
+
 impl Add<Duration> for Instant {
     type Output = Self;
 

@@ -143,6 +143,20 @@ fn another_group_key_under_the_same_epoch_replaces_every_key() {
 }
 
 #[test]
+fn a_clock_that_is_set_forward_silences_nobody() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+    rig.clock_set = 3600 * SECOND;
+    run_without_a_gap(&mut rig, 60 * SECOND);
+    let old = rig.active(1);
+    rig.clock_set = 48 * 3600 * SECOND;
+    rig.run(60 * SECOND);
+    assert!(rig.opens(0, 1) && rig.opens(1, 0) && rig.active(1) != old);
+    let nodes = rig.hosts[0].engine.nodes();
+    assert!(nodes.len() == 2 && nodes[0].is_self);
+}
+
+#[test]
 fn a_group_that_is_configured_away_leaves_nothing_behind() {
     let mut rig = Rig::new(members(2), &[&[0, 1]]);
     rig.run_until(3 * SECOND, |rig| rig.opens(0, 1));

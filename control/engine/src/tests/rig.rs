@@ -74,6 +74,8 @@ impl Sent {
 
 pub(super) struct Rig {
     pub(super) now: Instant,
+    /// How far everyone's wall clock was set forward.
+    pub(super) clock_set: Duration,
     pub(super) hosts: Vec<Host>,
     /// Members of each segment; a host has one interface per segment, numbered by it.
     pub(super) segments: Vec<Vec<usize>>,
@@ -130,6 +132,7 @@ impl Rig {
     pub(super) fn new(hosts: impl IntoIterator<Item = Options>, segments: &[&[usize]]) -> Self {
         let mut rig = Self {
             now: Instant(1_000_000),
+            clock_set: Duration::ZERO,
             hosts: vec![],
             segments: segments.iter().map(|members| members.to_vec()).collect(),
             flights: VecDeque::new(),
@@ -146,7 +149,7 @@ impl Rig {
     }
 
     pub(super) fn time(&self) -> Now {
-        Now { mono: self.now, wall: UnixMillis(START_MS + self.now.0 / 1000) }
+        Now { mono: self.now, wall: UnixMillis(START_MS + self.now.0 / 1000) + self.clock_set }
     }
 
     /// Interfaces and data plane come up.
