@@ -9,7 +9,7 @@ use gemcast_proto::wire::babel::Prefix;
 pub struct Config {
     /// This gateway.
     pub node: Node,
-    /// Bootstrap keys, at least one; two while it is replaced. What we send is authenticated under each (RFC 8967 §4.2),
+    /// Bootstrap keys, at least one; two while it is replaced; what is beyond eight is not used. What we send is authenticated under each (RFC 8967 §4.2),
     /// what is authenticated under any is accepted.
     pub bootstrap_keys: Vec<Secret<32>>,
     /// Groups, no two overlapping.

@@ -33,7 +33,7 @@ const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(30);
 const CHALLENGE_REPEATS: u8 = 5;
 /// Counters accepted behind the highest one (RFC 9467 §3.2).
 const WINDOW: u32 = 64;
-/// Most MACs looked at in one trailer; more keys than that on one link are not of this world.
+/// Most keys in use, and most MACs looked at in one trailer, so that the smallest packet has room for it; more keys than that on one link are not of this world.
 const MAX_MACS: usize = 8;
 
 /// Who sent a packet to whom (RFC 8967 §4.1).
@@ -115,7 +115,7 @@ pub(crate) struct Keys(Vec<Key>);
 
 impl Keys {
     pub(crate) fn new<'a>(algorithm: MacAlgorithm, keys: impl IntoIterator<Item = &'a Secret<32>>) -> Self {
-        Self(keys.into_iter().map(|key| Key::new(algorithm, key)).collect())
+        Self(keys.into_iter().take(MAX_MACS).map(|key| Key::new(algorithm, key)).collect())
     }
 
     /// Room that the trailer takes.
@@ -347,6 +347,12 @@ mod tests {
             assert!(!verify(&only_new, &packet(&only_old)));
             assert_eq!(packet(&both).len(), 6 + both.trailer_len());
         }
+    }
+
+    #[test]
+    fn a_trailer_leaves_room_in_the_smallest_packet() {
+        let secrets: Vec<_> = (0..100).map(|n| Secret::new([n; 32])).collect();
+        assert!(Keys::new(MacAlgorithm::HmacSha256, &secrets).trailer_len() < 512 / 2 + 32);
     }
 
     #[test]
