@@ -339,6 +339,12 @@ impl Engine {
         Some(InstallKey { key_id, origin, group, epoch, suite, seals: true, traffic_key, salt, not_after })
     }
 
+    /// The node that a key is of.
+    pub(crate) fn origin_of(&self, key_id: KeyId) -> Option<NodeId> {
+        let own = self.seks.own_ids.contains(&key_id).then_some(self.id);
+        own.or_else(|| self.seks.transit.get(&key_id).map(|(origin, _)| *origin))
+    }
+
     /// A random id that names no key known here.
     fn unused_key_id(&mut self) -> KeyId {
         loop {

@@ -17,7 +17,7 @@ use crate::time::{Instant, Now};
 use crate::timer::Timer;
 use core::net::Ipv6Addr;
 use core::time::Duration;
-use gemcast_proto::id::NodeId;
+use gemcast_proto::id::{KeyId, NodeId};
 use gemcast_proto::wire::babel::Tlv;
 use gemcast_proto::wire::gem::{self, Digest, Entry, ObjectKind, ObjectName, Range, Request, Summary};
 use std::collections::BTreeSet;
@@ -56,6 +56,8 @@ const INITIAL_TRIES: u8 = 8;
 
 /// Digests, summaries and requests of one neighbour that are answered.
 const QUESTIONS: Limit = Limit { interval: Duration::from_millis(2), burst: 1000 };
+/// Objects that a summary may have us walk without counting as a request for everything.
+const CHEAP_RANGE: usize = 256;
 /// Requests of one neighbour for everything that are answered.
 const WILDCARDS: Limit = Limit { interval: Duration::from_secs(1), burst: 2 };
 /// Objects of one neighbour that are looked at; each may cost a signature check.
@@ -294,10 +296,14 @@ impl Engine {
 
     /// GEM-DIGEST.
     pub(crate) fn process_digest(&mut self, now: Now, key: NeighbourKey, unicast: bool, theirs: Digest) {
-        let mine = self.objects.digest(theirs.range);
         let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
         let peer = &mut neighbour.peer_table;
         let whole = theirs.range == Range::WHOLE;
+        // The digest of the whole is at hand; any other is a walk, which is paid for first.
+        if !whole && !peer.questions.take(now.mono, QUESTIONS) {
+            return;
+        }
+        let mine = self.objects.digest(theirs.range);
         if whole {
             peer.digest = Some(theirs);
         }
@@ -314,7 +320,10 @@ impl Engine {
             peer.retry_at = Some(now.mono + RETRY);
         }
         let unsettled = whole && (now.mono < peer.settled_at || !peer.queue.is_empty());
-        if unsettled || self.session.is_with_other(now.mono, key) || !peer.questions.take(now.mono, QUESTIONS) {
+        if unsettled || self.session.is_with_other(now.mono, key) {
+            return;
+        }
+        if whole && !peer.questions.take(now.mono, QUESTIONS) {
             return;
         }
         if !whole {
@@ -383,7 +392,10 @@ impl Engine {
     /// GEM-SUMMARY.
     pub(crate) fn process_summary(&mut self, now: Now, key: NeighbourKey, summary: &Summary<'_>) {
         let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
-        let limited = !neighbour.peer_table.questions.take(now.mono, QUESTIONS);
+        let peer = &mut neighbour.peer_table;
+        let costly = self.objects.range(summary.range).nth(CHEAP_RANGE).is_some();
+        let limited =
+            !peer.questions.take(now.mono, QUESTIONS) || (costly && !peer.wildcards.take(now.mono, WILDCARDS));
         if limited || self.session.is_with_other(now.mono, key) {
             return;
         }
@@ -434,9 +446,11 @@ impl Engine {
             let known = self.objects.get(&entry.name).filter(|stored| stored.header.version >= entry.version);
             return known.map(|stored| stored.header.name).into_iter().collect();
         }
-        let named = self.objects.iter().map(|stored| stored.header.name);
-        let found = named.filter(|name| (name.kind, name.id) == (entry.name.kind, entry.name.id));
-        found.flat_map(|name| [ObjectName { kind: ObjectKind::NODE, id: 0, ..name }, name]).collect()
+        // Who misses a key knows its id and not its origin.
+        let origin = u32::try_from(entry.name.id).ok().and_then(|id| self.origin_of(KeyId(id)));
+        let Some(origin) = origin.filter(|_| entry.name.kind == ObjectKind::SEK) else { return vec![] };
+        let node = ObjectName { origin, kind: ObjectKind::NODE, id: 0 };
+        vec![node, ObjectName { origin, ..entry.name }]
     }
 
     /// Asks a neighbour for objects by name.

@@ -5,7 +5,7 @@ use crate::input::Input;
 use crate::output::Event;
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, KeyId};
-use gemcast_proto::wire::gem::{ObjectKind, ObjectName};
+use gemcast_proto::wire::gem::{self, ObjectKind, ObjectName, Range, Summary};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -133,6 +133,29 @@ fn a_missing_key_is_asked_for_at_once() {
     rig.handle(0, Input::MissingKey { key_id: next, group: group(), epoch: Epoch(1) });
     rig.run(Duration::from_millis(50));
     assert!(rig.hosts[0].maps.keys.contains_key(&next));
+}
+
+#[test]
+fn summaries_of_the_whole_table_are_answered_now_and_then() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
+    rig.run(5 * SECOND); // the wildcard request of the start is forgotten
+    let now = rig.time();
+    let engine = &mut rig.hosts[0].engine;
+    for id in 0..300 {
+        let name = ObjectName { origin: engine.node_id(), kind: ObjectKind(200), id };
+        engine.announce(now, name, 1, now.wall + 1000 * SECOND, b"");
+    }
+    let mut body = [0; gem::MAX_BODY_LEN];
+    let len = Summary::emit(Range::WHOLE, [], &mut body);
+    let neighbour = *engine.neighbours.keys().next().unwrap();
+    let mut answered = 0;
+    for _ in 0..100 {
+        engine.process_summary(now, neighbour, &Summary::parse(&body[..len]).unwrap());
+        let queue = &mut engine.neighbours.get_mut(&neighbour).unwrap().peer_table.queue;
+        answered += usize::from(!core::mem::take(queue).is_empty());
+    }
+    assert_eq!(answered, 2);
 }
 
 #[test]
