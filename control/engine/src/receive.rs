@@ -20,6 +20,8 @@ use rand_chacha::rand_core::RngCore;
 /// Neighbours on one interface. A packet of a further one is refused; silent ones make room after a while.
 const MAX_NEIGHBOURS: usize = 1024;
 
+/// Longest time an acknowledgement waits for company, so that none of them pile up.
+const MAX_ACK_DELAY: Duration = Duration::from_secs(1);
 /// Refusals told to the operator; all are counted.
 const REFUSALS: Limit = Limit { interval: Duration::from_millis(200), burst: 20 };
 
@@ -112,7 +114,7 @@ impl Engine {
             };
             match tlv {
                 Tlv::AckRequest { opaque, interval } => {
-                    let within = centiseconds(interval) / 2;
+                    let within = (centiseconds(interval) / 2).min(MAX_ACK_DELAY);
                     self.push(key.0, Some(key.1), Message::Tlv(Tlv::Ack { opaque }), now.mono + within);
                 }
                 Tlv::Hello { unicast, seqno, interval, sent_us } => {

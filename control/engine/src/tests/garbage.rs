@@ -110,6 +110,17 @@ fn a_flood_of_refused_packets_is_reported_now_and_then() {
 }
 
 #[test]
+fn an_acknowledgement_does_not_wait_for_minutes() {
+    let mut rig = Rig::new(members(1), &[&[0]]);
+    let mut liar = Liar::new();
+    liar.introduce(&mut rig);
+    rig.wire.clear();
+    liar.send(&mut rig, GROUP, None, &[(kind::ACK_REQUEST, vec![0, 0, 0, 7, 0xff, 0xff])]);
+    rig.run(Duration::from_secs(2));
+    assert!(rig.wire.iter().any(|sent| sent.find(kind::ACK).is_some()));
+}
+
+#[test]
 fn a_router_that_passes_routes_and_no_objects_is_noticed() {
     let mut rig = Rig::new(members(1), &[&[0]]);
     let mut router = Liar::new();
