@@ -90,8 +90,9 @@ fn main() -> ExitCode {
 }
 
 fn init_log(format: LogFormat) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,netlink_packet_route=error"));
+    // The netlink library remarks on every attribute that a newer kernel has grown.
+    let quiet = "netlink_packet_route=error".parse().expect("a directive");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")).add_directive(quiet);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),

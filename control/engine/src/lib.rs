@@ -297,13 +297,17 @@ impl Engine {
             };
             epochs.sort_unstable();
             let own = self.seks.own.get(&config.group);
+            // A key found in the maps after a restart seals until the new one takes over.
+            let active = own.and_then(|own| {
+                own.active.as_ref().map(|sek| sek.key_id).or_else(|| own.adopted.last().map(|key| key.key_id))
+            });
             view::GroupView {
                 group: config.group,
                 suite,
                 epochs,
                 send: config.send,
                 receive: config.receive,
-                active_key: own.and_then(|own| own.active.as_ref()).map(|sek| sek.key_id),
+                active_key: active,
                 next_key: own.and_then(|own| own.next.as_ref()).map(|sek| (sek.key_id, sek.not_before)),
                 sources: sources.get(&config.group).copied().unwrap_or(0),
             }
