@@ -126,9 +126,10 @@ fn daemons_refuse_a_place_that_is_taken() -> Result<()> {
     let mut squatter = b.host().command("socat");
     let mut squatter =
         squatter.args(["-u", "UDP6-RECV:6696", "STDOUT"]).stdout(Stdio::null()).spawn().expect("socat runs");
-    lab.eventually(5.s(), "socat to bind", || b.host().run(&["ss", "-Hlun"]).is_ok_and(|list| list.contains(":6696")))?;
-    assert_line(&refusal(&b.command(Daemon::Control)?), "gemcastd", &["UDP port 6696 is in use", "babel_port"]);
+    let bound = || b.host().run(&["ss", "-Hlun"]).is_ok_and(|list| list.contains(":6696"));
+    let refused = lab.eventually(5.s(), "socat to bind", bound).and_then(|_| Ok(refusal(&b.command(Daemon::Control)?)));
     squatter.kill().and_then(|()| squatter.wait()).expect("a child");
+    assert_line(&refused?, "gemcastd", &["UDP port 6696 is in use", "babel_port"]);
     b.start(Daemon::Control)?;
     b.wait_ready(10.s()).map(drop)
 }
