@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::{command, compile};
+use crate::{compile, setup};
 use relay::{Bench, Relay};
 use report::Report;
 
@@ -26,7 +26,7 @@ const PAYLOADS: [usize; 4] = [64, 256, 1316, 1400];
 /// Runs the benchmark.
 pub(crate) fn run(quick: bool, json: Option<&Path>) -> Result<ExitCode> {
     compile::for_lab()?;
-    smcroute()?;
+    setup::packages(&["smcroute"])?;
     let (rounds, time) = if quick { (3, Duration::from_millis(800)) } else { (7, Duration::from_secs(2)) };
     let bench = Bench::up()?;
     let directory = bench.one.state().directory.clone();
@@ -48,15 +48,6 @@ pub(crate) fn run(quick: bool, json: Option<&Path>) -> Result<ExitCode> {
         std::fs::write(path, text + "\n").map_err(|error| Error::Io(path.display().to_string(), error))?;
     }
     Ok(if report.is_accounted() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The router that gemcast is compared with.
-fn smcroute() -> Result<()> {
-    if command::find("smcrouted").is_some() {
-        return Ok(());
-    }
-    let mut install = std::process::Command::new("apt-get");
-    command::run(install.args(["install", "--yes", "--no-install-recommends", "smcroute"]))
 }
 
 fn median(values: &[f64]) -> f64 {

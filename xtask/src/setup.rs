@@ -4,6 +4,8 @@
 //! and has it; `GEMCAST_EBPF_CARGO` and `GEMCAST_EBPF_RUSTC` name another one, which then is used as it is.
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -39,11 +41,15 @@ const BUILD_PACKAGES: [&str; 10] = [
     "gcc",
 ];
 /// The lab.
-const LAB_PACKAGES: [&str; 4] = ["iproute2", "ethtool", "util-linux", "socat"];
+const LAB_PACKAGES: [&str; 3] = ["iproute2", "ethtool", "util-linux"];
+/// Other Babel routers and ordinary tools, which the tests meet.
+const TEST_PACKAGES: [&str; 3] = ["babeld", "bird2", "socat"];
+/// Says whether packages may start their services; asked by their installation scripts, and there only if made.
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs what is missing.
 pub(crate) fn install(scope: Scope) -> Result<()> {
-    debian_packages()?;
+    debian_packages(scope)?;
     linker()?;
     if scope == Scope::Everything {
         rust_components()?;
@@ -56,20 +62,25 @@ fn step(name: &str, outcome: &str) {
     eprintln!("setup: {name}: {outcome}");
 }
 
-fn debian_packages() -> Result<()> {
-    const STEP: &str = "Debian packages";
+fn debian_packages(scope: Scope) -> Result<()> {
     let other_compiler = env::var_os("GEMCAST_EBPF_CARGO").is_some();
     let ebpf = EBPF_PACKAGES.into_iter().filter(|_| !other_compiler);
     // Headers of the 32-bit ABI, which clang wants when it compiles for BPF; other architectures have no such package.
     let multilib = cfg!(target_arch = "x86_64").then_some("gcc-multilib");
-    let wanted: Vec<_> = ebpf.chain(BUILD_PACKAGES).chain(multilib).chain(LAB_PACKAGES).collect();
+    let tests = TEST_PACKAGES.into_iter().filter(|_| scope == Scope::Everything);
+    packages(&ebpf.chain(BUILD_PACKAGES).chain(multilib).chain(LAB_PACKAGES).chain(tests).collect::<Vec<_>>())
+}
+
+/// Installs those of these Debian packages that are missing.
+pub(crate) fn packages(wanted: &[&str]) -> Result<()> {
+    const STEP: &str = "Debian packages";
     let query = output(Command::new("dpkg-query").args(["--show", "--showformat=${Package} ${db:Status-Status}\n"]));
     let Some(query) = query else {
         if find("dpkg-query").is_some() {
             return Err(Error::Io("dpkg-query".into(), std::io::Error::other("it does not answer")));
         }
         let fix = format!("apt-get install {}", wanted.join(" "));
-        return not_debian(&wanted, fix);
+        return not_debian(wanted, fix);
     };
     let installed: Vec<_> = query.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
     let missing: Vec<_> = wanted.iter().copied().filter(|package| !installed.contains(package)).collect();
@@ -85,12 +96,26 @@ fn debian_packages() -> Result<()> {
     }
     step(STEP, &format!("installing {}", missing.join(" ")));
     run(Command::new("apt-get").args(["update", "--quiet"]))?;
-    run(install.env("DEBIAN_FRONTEND", "noninteractive"))
+    without_services(|| run(install.env("DEBIAN_FRONTEND", "noninteractive")))
+}
+
+/// Keeps packages from starting their services meanwhile: the tests' routers are not to run on the machine itself.
+fn without_services(install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let policy = Path::new(SERVICE_POLICY);
+    if policy.exists() {
+        return install();
+    }
+    let io = |error| Error::Io(SERVICE_POLICY.into(), error);
+    fs::write(policy, "#!/bin/sh\nexit 101\n").map_err(io)?;
+    fs::set_permissions(policy, fs::Permissions::from_mode(0o755)).map_err(io)?;
+    let installed = install();
+    fs::remove_file(policy).map_err(io)?;
+    installed
 }
 
 /// On other systems the programs are looked for, and what provides them is the operator's to install.
 fn not_debian(packages: &[&str], fix: String) -> Result<()> {
-    let programs = ["clang", "m4", "make", "gcc", "pkg-config", "ip", "ethtool", "nsenter", "socat"];
+    let programs = ["clang", "m4", "make", "gcc", "pkg-config", "ip", "ethtool", "nsenter"];
     let missing: Vec<_> = programs.into_iter().filter(|program| find(program).is_none()).collect();
     if missing.is_empty() {
         step("packages", &format!("cannot be asked for here; wanted are the likes of {}", packages.join(" ")));
@@ -123,7 +148,7 @@ fn rust_components() -> Result<()> {
     // Cargo's own directory is its toolchain's; the proxies in ~/.cargo/bin exist for missing components too.
     let own = env::var_os("CARGO");
     let toolchain = own.as_deref().and_then(|cargo| Path::new(cargo).parent());
-    let has = |program: &str| toolchain.is_some_and(|dir| dir.join(program).exists());
+    let has = |program: &str| toolchain.map_or_else(|| find(program).is_some(), |dir| dir.join(program).exists());
     if has("rustfmt") && has("clippy-driver") {
         step(STEP, "are there");
         return Ok(());
