@@ -114,7 +114,7 @@ pub struct WorkerHandle {
 impl WorkerHandle {
     /// Sends a command. The worker takes it before its next batch.
     pub fn send(&self, command: Command) {
-        // The worker's end lives as long as its thread; after a panic there nobody listens, and the watchdog sees that.
+        // The worker's end lives as long as its thread; after a panic there nobody listens, and `is_dead` tells.
         let _ = self.commands.send(command);
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
