@@ -1,9 +1,11 @@
 //! Builds the product. Everything that runs it uses the release profile, so that one build serves demo and tests alike.
 
 use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
 
-use crate::command::{cargo, run};
-use crate::error::Result;
+use crate::command::{cargo, run, text};
+use crate::error::{Error, Result};
 use crate::setup;
 
 /// Profile of cargo.
@@ -35,4 +37,13 @@ pub(crate) fn binaries(profile: Profile) -> Result<()> {
     };
     let packages = ["--package", "gemcast-control", "--package", "gemcast-dataplane"];
     run(cargo().args(["build", "--bins", "--profile", profile]).args(packages))
+}
+
+/// Builds and runs the benchmarks. They are a program of their own because they link with libbpf, and this one has to build
+/// on a machine that has nothing yet.
+pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--release", "--package", "gemcast-bench", "--"]).args(arguments);
+    let status = command.status().map_err(|error| Error::Io(text(&command), error))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,5 @@
 //! `cargo xtask`: everything a developer does with the checkout. Each command first sets up what it needs.
 
-mod bench;
 mod command;
 mod compile;
 mod demo;
@@ -9,6 +8,7 @@ mod lab;
 mod setup;
 mod test;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,14 +48,11 @@ enum Task {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(15..=86_400))]
         seconds: u64,
     },
-    /// Measure what a gateway forwards, beside kernel multicast routing on the same wires.
+    /// Measure gemcast beside other software on this machine; `bench --help` lists what.
+    #[command(disable_help_flag = true)]
     Bench {
-        /// Fewer and shorter rounds: under three minutes.
-        #[arg(long)]
-        quick: bool,
-        /// Write the results to this file too.
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Format, lints, documentation, licences, unit tests and lab tests.
     Test {
@@ -88,7 +85,11 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Lab(task) => return lab::run(task),
         Task::Demo { json, seconds } => return demo::run(json.as_deref(), seconds),
-        Task::Bench { quick, json } => return bench::run(quick, json.as_deref()),
+        Task::Bench { arguments } => {
+            compile::for_lab()?;
+            setup::packages(&setup::BENCH_PACKAGES)?;
+            return compile::bench(&arguments);
+        }
         Task::Test { quick } => return test::run(quick),
     }
     Ok(ExitCode::SUCCESS)

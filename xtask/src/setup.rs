@@ -44,6 +44,8 @@ const BUILD_PACKAGES: [&str; 10] = [
 const LAB_PACKAGES: [&str; 3] = ["iproute2", "ethtool", "util-linux"];
 /// Other Babel routers and ordinary tools, which the tests meet.
 const TEST_PACKAGES: [&str; 3] = ["babeld", "bird2", "socat"];
+/// What the benchmarks measure beside gemcast.
+pub(crate) const BENCH_PACKAGES: [&str; 2] = ["smcroute", "babeld"];
 /// Says whether packages may start their services; asked by their installation scripts, and there only if made.
 const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use gemcast_lab::{Daemon, Seconds};
 use serde::Serialize;
 
-use super::machine;
 use super::relay::{Bench, Relay, received, sink};
 use super::{PORT, median};
 use crate::error::{Error, Result};
+use crate::machine;
 
 /// Time between packets while the data plane is killed: how exactly the gap is seen.
 const INTERVAL: Duration = Duration::from_micros(200);
@@ -21,21 +21,21 @@ const IDLE: Duration = Duration::from_secs(3);
 
 /// What was found.
 #[derive(Serialize)]
-pub(super) struct Restart {
+pub(crate) struct Restart {
     /// From the last frame before the kill to the first frame after it; median.
-    pub(super) gap_ms: f64,
-    pub(super) gap_ms_max: f64,
+    pub(crate) gap_ms: f64,
+    pub(crate) gap_ms_max: f64,
     /// From the start of the process to its first frame; median.
-    pub(super) start_ms: f64,
-    pub(super) resident_kib: u64,
+    pub(crate) start_ms: f64,
+    pub(crate) resident_kib: u64,
     /// Of one core, without traffic.
-    pub(super) idle_cpu_percent: f64,
-    pub(super) control_resident_kib: u64,
-    pub(super) control_idle_cpu_percent: f64,
+    pub(crate) idle_cpu_percent: f64,
+    pub(crate) control_resident_kib: u64,
+    pub(crate) control_idle_cpu_percent: f64,
 }
 
 /// Kills the data plane of the sealing gateway `times` times under traffic.
-pub(super) fn measure(bench: &Bench, times: usize) -> Result<Restart> {
+pub(crate) fn measure(bench: &Bench, times: usize) -> Result<Restart> {
     let (gateway, sink) = (bench.one.gateway("a"), sink(&bench.one));
     let source = bench.one.host("source");
     let stop = AtomicBool::new(false);

@@ -1,10 +1,9 @@
-//! `cargo xtask bench`: what a gateway forwards, beside kernel multicast routing on the same wires.
+//! `cargo xtask bench forward`: what a gateway forwards, beside kernel multicast routing on the same wires.
 //!
 //! Rounds are interleaved: in each, every relay has its turn at every frame size, so that whatever else the machine does
 //! falls on all of them. Ratios are medians of the rounds' ratios.
 
 mod generator;
-mod machine;
 mod relay;
 mod report;
 mod restart;
@@ -14,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::{compile, setup};
+use crate::machine;
 use relay::{Bench, Relay};
 use report::Report;
 
@@ -25,8 +24,6 @@ const PAYLOADS: [usize; 4] = [64, 256, 1316, 1400];
 
 /// Runs the benchmark.
 pub(crate) fn run(quick: bool, json: Option<&Path>) -> Result<ExitCode> {
-    compile::for_lab()?;
-    setup::packages(&["smcroute"])?;
     let (rounds, time) = if quick { (3, Duration::from_millis(800)) } else { (7, Duration::from_secs(2)) };
     let bench = Bench::up()?;
     let directory = bench.one.state().directory.clone();

@@ -10,12 +10,12 @@ use super::restart::Restart;
 use super::{PAYLOADS, median};
 
 /// What was measured.
-pub(super) struct Report {
+pub(crate) struct Report {
     machine: BTreeMap<&'static str, String>,
     runs: Vec<(Relay, usize, Rate)>,
     /// Interface, frames received, frames accounted for.
-    pub(super) accounting: Vec<(String, u64, u64)>,
-    pub(super) restart: Option<Restart>,
+    pub(crate) accounting: Vec<(String, u64, u64)>,
+    pub(crate) restart: Option<Restart>,
 }
 
 /// One line of the table.
@@ -37,16 +37,16 @@ struct Line {
 }
 
 impl Report {
-    pub(super) fn new(machine: BTreeMap<&'static str, String>) -> Self {
+    pub(crate) fn new(machine: BTreeMap<&'static str, String>) -> Self {
         Self { machine, runs: Vec::new(), accounting: Vec::new(), restart: None }
     }
 
-    pub(super) fn add(&mut self, relay: Relay, payload_len: usize, rate: Rate) {
+    pub(crate) fn add(&mut self, relay: Relay, payload_len: usize, rate: Rate) {
         self.runs.push((relay, payload_len, rate));
     }
 
     /// Whether every frame that reached a gateway is in exactly one counter.
-    pub(super) fn is_accounted(&self) -> bool {
+    pub(crate) fn is_accounted(&self) -> bool {
         self.accounting.iter().all(|(_, received, accounted)| received == accounted)
     }
 
@@ -86,7 +86,7 @@ impl Report {
         }
     }
 
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.machine {
             let _ = writeln!(text, "{name}: {value}");
@@ -152,7 +152,7 @@ impl Report {
         text
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let lines = self.lines().into_iter().map(|line| {
             json!({
                 "relay": line.relay.name(),

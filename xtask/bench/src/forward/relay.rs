@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use gemcast_lab::{Daemon, Datagram, Gateway, Group, Host, Lab, Mac, Options, Role, Seconds, Segment, Topology};
 
 use super::generator;
-use super::machine::{self, CpuTime, Spent};
 use crate::error::{Error, Result};
+use crate::machine::{self, CpuTime, Spent};
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Relay {
+pub(crate) enum Relay {
     /// Debian's smcroute: the kernel routes plaintext, a only.
     Smcroute,
     /// Plaintext through a's AF_XDP worker.
@@ -26,10 +26,10 @@ pub(super) enum Relay {
 }
 
 impl Relay {
-    pub(super) const ALL: [Self; 4] = [Self::Smcroute, Self::Plain, Self::Sealed, Self::SealedOpened];
+    pub(crate) const ALL: [Self; 4] = [Self::Smcroute, Self::Plain, Self::Sealed, Self::SealedOpened];
 
     /// Name in tables and in JSON.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Smcroute => "smcroute",
             Self::Plain => "plain",
@@ -38,7 +38,7 @@ impl Relay {
         }
     }
 
-    pub(super) fn group(self) -> IpAddr {
+    pub(crate) fn group(self) -> IpAddr {
         let group = match self {
             Self::Smcroute => "239.9.0.1",
             Self::Plain => PLAIN,
@@ -58,21 +58,21 @@ const RAMP: Duration = Duration::from_millis(200);
 
 /// What one run gave.
 #[derive(Clone, Copy)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     /// Frames offered by the generator per second.
-    pub(super) offered: f64,
+    pub(crate) offered: f64,
     /// Frames that reached the sink per second.
-    pub(super) delivered: f64,
+    pub(crate) delivered: f64,
     /// CPU time per second of run.
-    pub(super) cpu: Spent,
+    pub(crate) cpu: Spent,
     /// Of it, that of the data planes the frames went through; kernel routing has none, it runs in softirq.
-    pub(super) workers: f64,
+    pub(crate) workers: f64,
 }
 
 /// The labs.
-pub(super) struct Bench {
+pub(crate) struct Bench {
     /// One gateway.
-    pub(super) one: Lab,
+    pub(crate) one: Lab,
     /// Two of them.
     two: Lab,
     /// A router in place of the gateway.
@@ -82,7 +82,7 @@ pub(super) struct Bench {
 
 impl Bench {
     /// Raises them.
-    pub(super) fn up() -> Result<Self> {
+    pub(crate) fn up() -> Result<Self> {
         let groups = [Group::new(PLAIN).unprotected(), Group::new(SEALED)];
         let one = Lab::up(one_gateway(), Options::new("bench-one").groups(groups))?;
         let two = Lab::up(two_gateways(), Options::new("bench-two").groups([Group::new(SEALED_OPENED)]))?;
@@ -98,7 +98,7 @@ impl Bench {
     }
 
     /// Measures one relay for a while with one payload length.
-    pub(super) fn run(&self, relay: Relay, payload_len: usize, time: Duration, directory: &Path) -> Result<Rate> {
+    pub(crate) fn run(&self, relay: Relay, payload_len: usize, time: Duration, directory: &Path) -> Result<Rate> {
         let lab = match relay {
             Relay::Smcroute => &self.kernel,
             Relay::Plain | Relay::Sealed => &self.one,
@@ -155,7 +155,7 @@ impl Bench {
     }
 
     /// Whether every frame that reached a gateway is in exactly one counter, once traffic has ceased.
-    pub(super) fn accounted(&self) -> Result<Vec<(String, u64, u64)>> {
+    pub(crate) fn accounted(&self) -> Result<Vec<(String, u64, u64)>> {
         let settled = || {
             let all = self.gateways().map(|gateway| gateway.interfaces());
             let all: Option<Vec<_>> = all.map(std::result::Result::ok).collect();
@@ -201,7 +201,7 @@ fn two_gateways() -> Topology {
 }
 
 /// Where frames are counted, and dropped in XDP.
-pub(super) fn sink(lab: &Lab) -> (Host<'_>, &'static str) {
+pub(crate) fn sink(lab: &Lab) -> (Host<'_>, &'static str) {
     (lab.host(SINK), "eth0")
 }
 
@@ -218,7 +218,7 @@ fn smcroute(router: Host<'_>, source: Host<'_>, directory: &Path) -> Result<Chil
 }
 
 /// Frames an interface has received.
-pub(super) fn received((host, interface): (Host<'_>, &str)) -> Result<u64> {
+pub(crate) fn received((host, interface): (Host<'_>, &str)) -> Result<u64> {
     let path = format!("/proc/{}/net/dev", host.namespace().holder.pid);
     let text = std::fs::read_to_string(&path).map_err(|error| Error::Io(path.clone(), error))?;
     let line = text.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'));

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gemcast_lab::{Datagram, Host};
 use libbpf_rs::{ObjectBuilder, ProgramInput};
 
-use crate::command::run;
 use crate::error::{Error, Result};
 
 /// BPF_F_TEST_XDP_LIVE_FRAMES of linux/bpf.h.
@@ -20,23 +19,20 @@ const FRAMES_PER_CALL: u32 = 1 << 18;
 const HEADERS_LEN: usize = 42;
 
 /// Compiles one of the programs beside this file.
-pub(super) fn compile(source: &str, name: &str, defines: &[String], directory: &Path) -> Result<PathBuf> {
+pub(crate) fn compile(source: &str, name: &str, defines: &[String], directory: &Path) -> Result<PathBuf> {
     let input = directory.join(format!("{name}.c"));
     let output = directory.join(format!("{name}.o"));
     std::fs::write(&input, source).map_err(|error| Error::Io(input.display().to_string(), error))?;
     let defines = defines.iter().map(|define| format!("-D{define}"));
-    run(Command::new("clang")
-        .args(["-target", "bpf", "-O2", "-g", "-c"])
-        .args(defines)
-        .arg(&input)
-        .arg("-o")
-        .arg(&output))?;
-    Ok(output)
+    let mut clang = Command::new("clang");
+    clang.args(["-target", "bpf", "-O2", "-g", "-c"]).args(defines).arg(&input).arg("-o").arg(&output);
+    let status = clang.status().map_err(|error| Error::Io("clang".into(), error))?;
+    if status.success() { Ok(output) } else { Err(Error::Compile { program: name.into(), status }) }
 }
 
 /// Sends `datagram` from the host's first interface as fast as it can until `stop`. Returns how many frames were
 /// offered.
-pub(super) fn flood(host: Host<'_>, datagram: &Datagram, directory: &Path, stop: &AtomicBool) -> Result<u64> {
+pub(crate) fn flood(host: Host<'_>, datagram: &Datagram, directory: &Path, stop: &AtomicBool) -> Result<u64> {
     let link = host.run(&["ip", "-oneline", "link", "show", "dev", &host.interface().name])?;
     let ifindex = link.split(':').next().unwrap_or_default();
     let frame = datagram.to_frame();

@@ -7,7 +7,7 @@ use std::fs;
 const TICKS: f64 = 100.0;
 
 /// Kernel, processor and number of cores.
-pub(super) fn describe() -> BTreeMap<&'static str, String> {
+pub(crate) fn describe() -> BTreeMap<&'static str, String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let field = |name: &str| {
@@ -23,7 +23,7 @@ pub(super) fn describe() -> BTreeMap<&'static str, String> {
 }
 
 /// CPU time so far.
-pub(super) struct CpuTime {
+pub(crate) struct CpuTime {
     /// All cores, softirq included, in seconds.
     busy: f64,
     /// Of every process, in seconds.
@@ -32,15 +32,15 @@ pub(super) struct CpuTime {
 
 /// CPU time spent between two readings.
 #[derive(Clone, Copy)]
-pub(super) struct Spent {
+pub(crate) struct Spent {
     /// By this benchmark, its daemons, kernel threads and softirq.
-    pub(super) own: f64,
+    pub(crate) own: f64,
     /// By other processes.
-    pub(super) foreign: f64,
+    pub(crate) foreign: f64,
 }
 
 impl CpuTime {
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
         let first = stat.lines().next().unwrap_or_default();
         let columns: Vec<f64> = first.split_whitespace().skip(1).filter_map(|column| column.parse().ok()).collect();
@@ -55,7 +55,7 @@ impl CpuTime {
     }
 
     /// What was spent since `earlier`; the processes `own` are this benchmark's.
-    pub(super) fn since(&self, earlier: &Self, own: &[u32]) -> Spent {
+    pub(crate) fn since(&self, earlier: &Self, own: &[u32]) -> Spent {
         // A process that ended in between has left its time to its parent, so only the sums can be compared.
         let others = |time: &Self| -> f64 {
             time.processes.iter().filter(|(pid, _)| !own.contains(pid)).map(|(_, seconds)| seconds).sum()
@@ -84,12 +84,12 @@ fn stat_fields(pid: u32) -> Option<Vec<String>> {
 }
 
 /// CPU time of one process in seconds.
-pub(super) fn cpu_of(pid: u32) -> f64 {
+pub(crate) fn cpu_of(pid: u32) -> f64 {
     process_time(pid).unwrap_or(0.0)
 }
 
 /// Resident memory of a process in KiB.
-pub(super) fn resident_kib(pid: u32) -> u64 {
+pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse().ok()).unwrap_or(0)
