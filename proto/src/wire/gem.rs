@@ -5,6 +5,8 @@
 //! is a tree of sixteen-fold branching over the hash of object names; a [`Digest`] stands for one subtree, a
 //! [`Summary`] lists a small one, a [`Request`] asks for objects by name.
 
+pub mod kmg;
+
 use crate::id::{Epoch, GROUP_LEN, Group, GroupError, KeyId, NodeId};
 use core::fmt;
 
@@ -88,6 +90,21 @@ impl ObjectKind {
     pub const NODE: Self = Self(1);
     /// A source encryption key, wrapped.
     pub const SEK: Self = Self(2);
+    /// A group key's epoch, of the administrator.
+    pub const GAK_PACKAGE: Self = Self(3);
+    /// A group key encrypted to one member, of the administrator.
+    pub const GAK_SHARE: Self = Self(4);
+    /// A node that is cut off, of the administrator.
+    pub const REVOKE: Self = Self(5);
+    /// A node that is listed, of the administrator.
+    pub const ROSTER: Self = Self(6);
+    /// The node that takes the origin's place.
+    pub const SUCCESSOR: Self = Self(7);
+
+    /// Whether only the administrator's objects of this kind mean something.
+    pub fn is_administrative(self) -> bool {
+        matches!(self, Self::GAK_PACKAGE | Self::GAK_SHARE | Self::REVOKE | Self::ROSTER)
+    }
 }
 
 impl fmt::Display for ObjectKind {
@@ -95,6 +112,11 @@ impl fmt::Display for ObjectKind {
         match *self {
             Self::NODE => f.write_str("NODE"),
             Self::SEK => f.write_str("SEK"),
+            Self::GAK_PACKAGE => f.write_str("GAK-PACKAGE"),
+            Self::GAK_SHARE => f.write_str("GAK-SHARE"),
+            Self::REVOKE => f.write_str("REVOKE"),
+            Self::ROSTER => f.write_str("ROSTER"),
+            Self::SUCCESSOR => f.write_str("SUCCESSOR"),
             Self(other) => write!(f, "kind {other}"),
         }
     }
