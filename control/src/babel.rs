@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// The group all Babel speakers of a link hear (RFC 8966 §5).
 pub const BABEL_GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
@@ -141,6 +141,12 @@ impl BabelSocket {
 /// RFC 8966 §4: a packet from another port, or from an address that is not link-local, is silently ignored.
 fn acceptable(source: Ipv6Addr, source_port: u16, port: u16) -> bool {
     source.is_unicast_link_local() && source_port == port
+}
+
+impl AsFd for BabelSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl AsRawFd for BabelSocket {

@@ -11,6 +11,8 @@ pub(crate) enum Error {
     Lab(#[from] gemcast_lab::Error),
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
+    #[error("{0} did not happen within {1} s")]
+    Late(&'static str, u64),
     #[error("compiling {program} with clang failed: {status}")]
     Compile { program: String, status: ExitStatus },
 }

@@ -46,9 +46,3 @@ pub(crate) fn run(quick: bool, json: Option<&Path>) -> Result<ExitCode> {
     }
     Ok(if report.is_accounted() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}

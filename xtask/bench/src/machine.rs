@@ -88,6 +88,13 @@ pub(crate) fn cpu_of(pid: u32) -> f64 {
     process_time(pid).unwrap_or(0.0)
 }
 
+/// Time a process spent running on a CPU, exactly where the kernel keeps account of it, in seconds.
+pub(crate) fn running_time_of(pid: u32) -> f64 {
+    let exact = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
+    let exact = exact.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
+    exact.map_or_else(|| cpu_of(pid), |nanoseconds| nanoseconds / 1e9)
+}
+
 /// Resident memory of a process in KiB.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: the benchmarks. xtask installs and builds what they run, then starts this.
 
+mod babel;
 mod error;
 mod forward;
 mod machine;
+mod statistics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,12 +35,15 @@ struct Options {
 enum Subject {
     /// What a gateway forwards, beside kernel multicast routing on the same wires. The default.
     Forward,
+    /// What the control plane costs, beside babeld: large tables, control traffic, convergence.
+    Babel,
 }
 
 fn main() -> ExitCode {
     let Arguments { subject, options } = Arguments::parse();
     let outcome = match subject.unwrap_or(Subject::Forward) {
         Subject::Forward => forward::run(options.quick, options.json.as_deref()),
+        Subject::Babel => babel::run(options.quick, options.json.as_deref()),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::relay::{Rate, Relay};
 use super::restart::Restart;
-use super::{PAYLOADS, median};
+use super::PAYLOADS;
+use crate::statistics::median;
 
 /// What was measured.
 pub(crate) struct Report {

@@ -8,9 +8,10 @@ use gemcast_lab::{Daemon, Seconds};
 use serde::Serialize;
 
 use super::relay::{Bench, Relay, received, sink};
-use super::{PORT, median};
+use super::PORT;
 use crate::error::{Error, Result};
 use crate::machine;
+use crate::statistics::median;
 
 /// Time between packets while the data plane is killed: how exactly the gap is seen.
 const INTERVAL: Duration = Duration::from_micros(200);
