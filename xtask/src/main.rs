@@ -4,6 +4,7 @@ mod command;
 mod compile;
 mod demo;
 mod error;
+mod fuzz;
 mod lab;
 mod setup;
 mod test;
@@ -54,7 +55,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Format, lints, documentation, licences, unit tests and lab tests.
+    /// Format, lints, documentation, licences, unit tests, a minute of fuzzing, and lab tests.
     Test {
         /// Only what needs neither root nor minutes: format, lints, unit tests.
         #[arg(long)]

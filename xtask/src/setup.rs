@@ -24,11 +24,12 @@ pub(crate) enum Scope {
 const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
 const DENY_VERSION: &str = "0.20.2";
+const FUZZ_VERSION: &str = "0.13.2";
 
 /// Compiler of the XDP program.
 const EBPF_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
-/// LLVM for the linker of the XDP program; libxdp and libbpf, which are built from source.
-const BUILD_PACKAGES: [&str; 10] = [
+/// LLVM for the linker of the XDP program; libxdp, libbpf and libFuzzer, which are built from source.
+const BUILD_PACKAGES: [&str; 11] = [
     "llvm-22-dev",
     "clang",
     "libclang-dev",
@@ -39,11 +40,12 @@ const BUILD_PACKAGES: [&str; 10] = [
     "m4",
     "make",
     "gcc",
+    "g++",
 ];
 /// The lab.
 const LAB_PACKAGES: [&str; 3] = ["iproute2", "ethtool", "util-linux"];
 /// Other Babel routers and ordinary tools, which the tests meet.
-const TEST_PACKAGES: [&str; 3] = ["babeld", "bird2", "socat"];
+const TEST_PACKAGES: [&str; 5] = ["babeld", "bird2", "frr", "socat", "tcpdump"];
 /// What the benchmarks measure beside gemcast.
 pub(crate) const BENCH_PACKAGES: [&str; 2] = ["smcroute", "babeld"];
 /// Says whether packages may start their services; asked by their installation scripts, and there only if made.
@@ -55,7 +57,8 @@ pub(crate) fn install(scope: Scope) -> Result<()> {
     linker()?;
     if scope == Scope::Everything {
         rust_components()?;
-        deny()?;
+        tool("cargo-deny", DENY_VERSION)?;
+        tool("cargo-fuzz", FUZZ_VERSION)?;
     }
     Ok(())
 }
@@ -159,17 +162,17 @@ fn rust_components() -> Result<()> {
     run(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))
 }
 
-fn deny() -> Result<()> {
-    let step = |outcome: &str| step(&format!("cargo-deny {DENY_VERSION}"), outcome);
-    let present = find("cargo-deny").and_then(|path| output(Command::new(path).arg("--version")));
-    if present.is_some_and(|version| version.trim().ends_with(DENY_VERSION)) {
+/// A tool of cargo's, in this version. It runs for seconds: built for a short build, not for speed.
+fn tool(package: &str, version: &str) -> Result<()> {
+    let step = |outcome: &str| step(&format!("{package} {version}"), outcome);
+    let present = find(package).and_then(|path| output(Command::new(path).arg("--version")));
+    if present.is_some_and(|present| present.trim().ends_with(version)) {
         step("is there");
         return Ok(());
     }
     step(&format!("building it into {}", cargo_bin().display()));
-    // It runs for a second: built for a short build, not for speed.
     run(cargo()
-        .args(["install", "cargo-deny", "--version", DENY_VERSION, "--locked", "--force"])
+        .args(["install", package, "--version", version, "--locked", "--force"])
         .env("CARGO_PROFILE_RELEASE_LTO", "false")
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "64"))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::command::{cargo, run as execute, text};
 use crate::compile::{Profile, binaries};
 use crate::error::{Error, Result};
-use crate::setup;
+use crate::{fuzz, setup};
 
 /// How a stage ended.
 struct Stage {
@@ -16,6 +16,8 @@ struct Stage {
     took: Duration,
     passed: u64,
     failed: u64,
+    /// What else the summary tells, line by line.
+    notes: Vec<String>,
 }
 
 /// Tests counted from the harness's own summaries.
@@ -23,6 +25,13 @@ struct Stage {
 struct Count {
     passed: u64,
     failed: u64,
+    notes: Vec<String>,
+}
+
+impl Count {
+    fn one() -> Self {
+        Self { passed: 1, ..Self::default() }
+    }
 }
 
 /// Runs everything; `quick` leaves out what needs root or minutes.
@@ -30,7 +39,7 @@ pub(crate) fn run(quick: bool) -> Result<ExitCode> {
     setup::install(if quick { setup::Scope::Build } else { setup::Scope::Everything })?;
     let mut stages = vec![
         stage("format", || check(cargo().args(["fmt", "--all", "--check"]))),
-        stage("build", || binaries(Profile::Release).map(|()| Count { passed: 1, failed: 0 })),
+        stage("build", || binaries(Profile::Release).map(|()| Count::one())),
         // Warnings are errors here; in the release profile, so that build scripts are not built and run twice.
         stage("clippy", || {
             check(cargo().args(["clippy", "--release", "--workspace", "--all-targets", "--", "-Dwarnings"]))
@@ -51,6 +60,7 @@ pub(crate) fn run(quick: bool) -> Result<ExitCode> {
         tests(cargo().args(["test", "--release", "--workspace", "--no-fail-fast"]).args(without))
     }));
     if !quick {
+        stages.push(stage("fuzzing", fuzzing));
         stages.push(stage("lab tests", || {
             let arguments = ["test", "--release", "--no-fail-fast", "--package", "gemcast-tests", "--package", "xtask"];
             tests(cargo().args(arguments).args(["--", "--test-threads=1"]))
@@ -65,13 +75,22 @@ fn stage(name: &'static str, work: impl FnOnce() -> Result<Count>) -> Stage {
     // A stage that ends in an error without a failed test, as a build does, counts as one.
     let count = work().unwrap_or_else(|error| {
         eprintln!("{error}");
-        Count { passed: 0, failed: 1 }
+        Count { failed: 1, ..Count::default() }
     });
-    Stage { name, took: start.elapsed(), passed: count.passed, failed: count.failed }
+    Stage { name, took: start.elapsed(), passed: count.passed, failed: count.failed, notes: count.notes }
 }
 
 fn check(command: &mut Command) -> Result<Count> {
-    execute(command).map(|()| Count { passed: 1, failed: 0 })
+    execute(command).map(|()| Count::one())
+}
+
+/// Each target counts as a test.
+fn fuzzing() -> Result<Count> {
+    let fuzz::Report { seed, targets } = fuzz::all()?;
+    let failed = targets.iter().filter(|target| target.failed).count() as u64;
+    let told = targets.iter().map(|one| format!("{} {}", one.target, one.executions)).collect::<Vec<_>>().join(", ");
+    let notes = vec![format!("executions: {told}"), format!("seed: {seed}")];
+    Ok(Count { passed: targets.len() as u64 - failed, failed, notes })
 }
 
 /// Runs tests and shows their output while counting.
@@ -111,10 +130,11 @@ fn totals(line: &str) -> Option<(u64, u64)> {
 
 fn summarise(stages: &[Stage]) -> ExitCode {
     println!("\n{:<28}{:>9}  result", "stage", "time");
-    for Stage { name, took, passed, failed } in stages {
+    for Stage { name, took, passed, failed, notes } in stages {
         let result =
             if *failed == 0 { format!("{passed} passed") } else { format!("{failed} FAILED, {passed} passed") };
         println!("{name:<28}{:>7.1} s  {result}", took.as_secs_f64());
+        notes.iter().for_each(|note| println!("{:<28}{:>9}  {note}", "", ""));
     }
     let passed: u64 = stages.iter().map(|stage| stage.passed).sum();
     let failed: u64 = stages.iter().map(|stage| stage.failed).sum();
