@@ -1,8 +1,9 @@
 //! GEM TLV bodies and object payloads.
 
+use gemcast_proto::wire::gem::kmg::{PackagePayload, RevokePayload, RosterPayload, SharePayload, SuccessorPayload};
 use gemcast_proto::wire::gem::{
-    Digest, MAX_BODY_LEN, MAX_REQUEST_ENTRIES, MAX_SUMMARY_ENTRIES, NodePayload, Object, Range, Request, SekPayload,
-    Summary,
+    Digest, Error, MAX_BODY_LEN, MAX_REQUEST_ENTRIES, MAX_SUMMARY_ENTRIES, NodePayload, Object, Range, Request,
+    SekPayload, Summary,
 };
 
 use crate::assert_told;
@@ -50,16 +51,26 @@ pub fn check(data: &[u8]) {
 }
 
 fn check_payload(payload: &[u8]) {
-    match NodePayload::parse(payload) {
-        Ok(node) => {
-            let mut buffer = [0; NodePayload::MAX_LEN];
-            let len = node.emit(&mut buffer);
-            assert_eq!(buffer[..len], *payload);
-        }
-        Err(error) => assert_told(&error),
-    }
-    match SekPayload::parse(payload) {
-        Ok(sek) => assert_eq!(SekPayload::parse(&sek.to_bytes()), Ok(sek)),
+    let mut buffer = [0; MAX_BODY_LEN];
+    written(payload, NodePayload::parse(payload), |node| {
+        let len = node.emit(buffer.first_chunk_mut().expect("a payload fits a body"));
+        buffer[..len].to_vec()
+    });
+    written(payload, SekPayload::parse(payload), |sek| sek.to_bytes().into());
+    written(payload, PackagePayload::parse(payload), |package| package.to_bytes().into());
+    written(payload, SharePayload::parse(payload), |share| share.to_bytes().into());
+    written(payload, RevokePayload::parse(payload), |revoke| revoke.node.0.into());
+    written(payload, RosterPayload::parse(payload), |roster| {
+        let len = roster.emit(buffer.first_chunk_mut().expect("a payload fits a body"));
+        buffer[..len].to_vec()
+    });
+    written(payload, SuccessorPayload::parse(payload), |successor| successor.to_bytes().into());
+}
+
+/// What was read is written byte for byte as it was.
+fn written<T>(payload: &[u8], parsed: Result<T, Error>, write: impl FnOnce(T) -> Vec<u8>) {
+    match parsed {
+        Ok(value) => assert_eq!(write(value), payload),
         Err(error) => assert_told(&error),
     }
 }

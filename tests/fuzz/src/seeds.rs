@@ -9,6 +9,7 @@ use gemcast_proto::message::encode;
 use gemcast_proto::wire::babel::{Announcement, INFINITY, Prefix, RawTlv, Seqno, Tlv, Update, Writer, kind};
 use gemcast_proto::wire::classify::ipv4_checksum;
 use gemcast_proto::wire::frame::{HEADER_LEN, Header, Kind, PORT};
+use gemcast_proto::wire::gem::kmg::{PackagePayload, Rights, RosterPayload, SharePayload, SuccessorPayload};
 use gemcast_proto::wire::gem::{
     self, Digest, Entry, MAX_BODY_LEN, NodePayload, ObjectHeader, ObjectKind, ObjectName, Range, Request, SekPayload,
     Summary,
@@ -177,7 +178,25 @@ fn gem() -> Vec<Seed> {
     let request = Request::emit(entries(), &mut buffer);
     let request = buffer[..request].to_vec();
     let tombstone = ObjectHeader { tombstone: true, ..header(ObjectKind::SEK, 5, 3) };
+    let package = PackagePayload {
+        group: group(),
+        epoch: Epoch(2),
+        activate_at_ms: START.0,
+        emergency: true,
+        shares: 3,
+        digest: [0xd1; 32],
+    };
+    let share =
+        SharePayload { group: group(), epoch: Epoch(2), member: ROUTER, enc: [0xe1; 32], ciphertext: [0xc1; 48] };
+    let successor = SuccessorPayload { signing_key: [0x51; 32], not_before_ms: START.0, signature: [0x51; 64] };
+    let mut roster = [0; RosterPayload::MAX_LEN];
+    let len = RosterPayload { node: ROUTER, rights: Rights::ALL, name: "them" }.emit(&mut roster);
     vec![
+        ("package", object(ObjectKind::GAK_PACKAGE, 2, &package.to_bytes())),
+        ("share", object(ObjectKind::GAK_SHARE, 2, &share.to_bytes())),
+        ("revoke", object(ObjectKind::REVOKE, 2, &ROUTER.0)),
+        ("roster", object(ObjectKind::ROSTER, 2, &roster[..len])),
+        ("successor", object(ObjectKind::SUCCESSOR, 0, &successor.to_bytes())),
         ("node", object(ObjectKind::NODE, 0, &node_payload())),
         ("sek", object(ObjectKind::SEK, 5, &sek_payload(KeyId(5), 2))),
         ("tombstone", [&unsigned(&tombstone, &[])[..], &[0x51; 64]].concat()),
@@ -240,7 +259,7 @@ fn messages() -> Vec<Seed> {
     let request = |body| api::Request { body: Some(body) };
     let requests = [
         request(request::Body::Status(api::Empty {})),
-        request(request::Body::RotateKey(api::RotateKey { group: "239.1.1.1".into(), ..Default::default() })),
+        request(request::Body::RotateKey(api::RotateKey { group: "239.1.1.1".into() })),
     ];
     let error = api::Error { code: 2, message: "no such group".into() };
     let groups = api::Groups { groups: vec![api::Group { group: "239.1.1.1".into(), ..Default::default() }] };

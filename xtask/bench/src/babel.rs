@@ -42,8 +42,7 @@ struct Extent {
     cuts: u64,
 }
 
-const FULL: Extent =
-    Extent { turns: 5, intervals: 5, object_turns: 3, grids: &[(5, 2), (10, 10), (40, 25)], cuts: 40 };
+const FULL: Extent = Extent { turns: 5, intervals: 5, object_turns: 3, grids: &[(5, 2), (10, 10), (40, 25)], cuts: 40 };
 const QUICK: Extent = Extent { turns: 2, intervals: 3, object_turns: 1, grids: &[(5, 2), (10, 10)], cuts: 20 };
 
 /// Runs the benchmark.

@@ -81,9 +81,9 @@ fn babeld_config(gateway: Gateway<'_>, interfaces: &[&str]) -> Result<String> {
     let bootstrap = bootstrap.map_err(|error| Error::Io("reading the bootstrap key".into(), error))?;
     let key: String = babel_mac_key(&bootstrap).expose().iter().map(|byte| format!("{byte:02x}")).collect();
     let update = UPDATE_INTERVAL.as_secs();
-    let interfaces = interfaces.iter().map(|name| {
-        format!("interface {name} type wired key k rxcost 96 hello-interval 1 update-interval {update}\n")
-    });
+    let interfaces = interfaces
+        .iter()
+        .map(|name| format!("interface {name} type wired key k rxcost 96 hello-interval 1 update-interval {update}\n"));
     Ok(format!(
         "key id k type hmac-sha256 value {key}\n{}redistribute local deny\nredistribute deny\n",
         interfaces.collect::<String>()

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::PAYLOADS;
 use super::relay::{Rate, Relay};
 use super::restart::Restart;
-use super::PAYLOADS;
 use crate::statistics::median;
 
 /// What was measured.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use gemcast_lab::{Daemon, Seconds};
 use serde::Serialize;
 
-use super::relay::{Bench, Relay, received, sink};
 use super::PORT;
+use super::relay::{Bench, Relay, received, sink};
 use crate::error::{Error, Result};
 use crate::machine;
 use crate::statistics::median;
