@@ -44,8 +44,8 @@ const BUILD_PACKAGES: [&str; 11] = [
 ];
 /// The lab.
 const LAB_PACKAGES: [&str; 3] = ["iproute2", "ethtool", "util-linux"];
-/// Other Babel routers and ordinary tools, which the tests meet.
-const TEST_PACKAGES: [&str; 5] = ["babeld", "bird2", "frr", "socat", "tcpdump"];
+/// Other Babel routers, ordinary tools and a model checker, which the tests meet.
+const TEST_PACKAGES: [&str; 6] = ["babeld", "bird2", "frr", "socat", "spin", "tcpdump"];
 /// What the benchmarks measure beside gemcast.
 pub(crate) const BENCH_PACKAGES: [&str; 2] = ["smcroute", "babeld"];
 /// Says whether packages may start their services; asked by their installation scripts, and there only if made.
