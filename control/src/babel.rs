@@ -19,6 +19,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 pub const BABEL_GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
 /// RFC 8966 packets fit the MTU; the largest UDP payload there is fits here.
 const PACKET_LEN_MAX: usize = 1 << 16;
+/// Whole tables of several neighbours arrive at once when we start.
+const RECEIVE_BUFFER_LEN: usize = 2 << 20;
 /// Internetwork control (CS6), as routing protocols use.
 const TRAFFIC_CLASS: u32 = 0xc0;
 
@@ -52,6 +54,10 @@ impl BabelSocket {
         socket.set_multicast_loop_v6(false)?;
         socket.set_tclass_v6(TRAFFIC_CLASS)?;
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        // Beyond the system's limit where that is allowed; what there is must do otherwise.
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_LEN).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER_LEN)?;
+        }
         socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into())?;
         Ok(Self {
             socket,

@@ -124,8 +124,10 @@ impl Report<'_> {
             let text = format!("{count} not as it should be in the kernel's table: {why}");
             problems.push(problem("routes_refused", "routes", text, "gemctl route list"));
         }
-        for group in self.engine.groups() {
-            if self.link.is_up() && group.suite.is_some() && group.send && group.active_key.is_none() {
+        // Looked through every second: not without a reason.
+        let groups = if self.link.is_up() { self.engine.groups() } else { Vec::new() };
+        for group in groups {
+            if group.suite.is_some() && group.send && group.active_key.is_none() {
                 let text = "no key to send with; packets of the group are dropped";
                 problems.push(problem("no_seal_key", group.group, text, "see the log of gemcastd"));
             }
@@ -150,12 +152,13 @@ impl Report<'_> {
 
     /// `gemctl group list`.
     pub fn groups(&self) -> Vec<api::Group> {
-        let views = self.engine.groups();
+        let views: BTreeMap<_, _> = self.engine.groups().into_iter().map(|view| (view.group, view)).collect();
         let flows = self.link.stats().map_or(&[][..], |(_, stats)| &stats.flows);
-        let report = |rule: &GroupRule| {
-            let view = views.iter().find(|view| view.group == rule.group);
-            let flow = flows.iter().find(|flow| link::group(&flow.group, flow.prefix_len) == Some(rule.group));
-            let flow = flow.cloned().unwrap_or_else(FlowStats::default);
+        let named = |flow: &FlowStats| Some((link::group(&flow.group, flow.prefix_len)?, flow.clone()));
+        let mut flows: BTreeMap<_, _> = flows.iter().filter_map(named).collect();
+        let mut report = |rule: &GroupRule| {
+            let view = views.get(&rule.group);
+            let flow = flows.remove(&rule.group).unwrap_or_default();
             let next = view.and_then(|view| view.next_key);
             let (protection, suite, epochs) = match &rule.protection {
                 Protection::None => ("none", String::new(), Vec::new()),
@@ -185,7 +188,7 @@ impl Report<'_> {
                 relayed_bytes: flow.relayed_bytes,
             }
         };
-        self.config.groups.iter().map(report).collect()
+        self.config.groups.iter().map(&mut report).collect()
     }
 
     /// `gemctl key list`.

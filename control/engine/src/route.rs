@@ -10,6 +10,7 @@ use core::time::Duration;
 use gemcast_proto::id::NodeId;
 use gemcast_proto::wire::babel::{INFINITY, Prefix, Seqno};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 
 /// Destinations; announcements of further ones are refused.
 const MAX_DESTINATIONS: usize = 65_536;
@@ -49,13 +50,51 @@ pub(crate) struct Route {
     pub(crate) expires: Instant,
 }
 
+impl Route {
+    /// Whether the other one differs in nothing but how long it is good.
+    fn is_renewed_by(&self, other: &Self) -> bool {
+        self.distance == other.distance && self.router_id == other.router_id && self.next_hop == other.next_hop
+    }
+}
+
+/// A route in the table.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) neighbour: NeighbourKey,
+    pub(crate) route: Route,
+    /// Whether it was feasible when it was announced last.
+    feasible: bool,
+}
+
 /// Everything about one destination.
 #[derive(Default)]
 pub(crate) struct Entry {
-    pub(crate) routes: BTreeMap<NeighbourKey, Route>,
+    /// One of each neighbour, in their order.
+    pub(crate) routes: Vec<Known>,
     pub(crate) selected: Option<Selected>,
     /// Lost at some time: announced as unreachable, and refused by the kernel, until then.
     pub(crate) unreachable_until: Option<Instant>,
+}
+
+impl Entry {
+    /// Where a neighbour's route is, or would be.
+    fn place(&self, neighbour: NeighbourKey) -> Result<usize, usize> {
+        self.routes.binary_search_by_key(&neighbour, |known| known.neighbour)
+    }
+
+    /// A neighbour announced that it has no route any more, or has to be taken at that.
+    pub(crate) fn retract(&mut self, neighbour: NeighbourKey) {
+        if let Ok(place) = self.place(neighbour) {
+            self.routes[place].route.distance.metric = INFINITY;
+        }
+    }
+
+    /// A neighbour's route is of no use to anybody.
+    pub(crate) fn forget(&mut self, neighbour: NeighbourKey) {
+        if let Ok(place) = self.place(neighbour) {
+            self.routes.remove(place);
+        }
+    }
 }
 
 /// The route in use.
@@ -107,6 +146,8 @@ impl Sources {
 pub(crate) enum Learnt {
     /// Stored, or removed: the destination is to be selected anew.
     Changed,
+    /// What is stored is good for longer; nothing else is new.
+    Renewed,
     /// Not stored, of no consequence.
     Ignored,
     /// The table is full.
@@ -131,41 +172,45 @@ impl Routes {
     ) -> (Learnt, bool) {
         let feasible = self.sources.is_feasible(destination, route.router_id, route.distance);
         let retracts = route.distance.metric == INFINITY;
-        let known = self.entries.get(&destination).and_then(|entry| entry.routes.get(&neighbour)).copied();
-        let Some(known) = known else {
-            if retracts {
-                return (Learnt::Ignored, false);
-            }
-            // An unfeasible one is kept, too: it is what to ask a newer seqno for when nothing else is left.
-            let full = self.entries.len() >= MAX_DESTINATIONS && !self.entries.contains_key(&destination);
-            let entry = if full { None } else { Some(self.entries.entry(destination).or_default()) };
-            let Some(entry) = entry.filter(|entry| entry.routes.len() < MAX_ROUTES_PER_DESTINATION) else {
-                return (Learnt::Refused, !feasible);
-            };
-            entry.routes.insert(neighbour, route);
-            return (if feasible { Learnt::Changed } else { Learnt::Ignored }, !feasible);
+        let full = self.entries.len() >= MAX_DESTINATIONS;
+        let entry = match self.entries.entry(destination) {
+            Slot::Occupied(entry) => entry.into_mut(),
+            Slot::Vacant(_) if retracts => return (Learnt::Ignored, false),
+            Slot::Vacant(_) if full => return (Learnt::Refused, !feasible),
+            Slot::Vacant(slot) => slot.insert(Entry::default()),
         };
-        let entry = self.entries.get_mut(&destination).expect("looked up above");
+        let place = match entry.place(neighbour) {
+            Ok(place) => place,
+            Err(_) if retracts => return (Learnt::Ignored, false),
+            Err(_) if entry.routes.len() >= MAX_ROUTES_PER_DESTINATION => return (Learnt::Refused, !feasible),
+            // An unfeasible one is kept, too: it is what to ask a newer seqno for when nothing else is left.
+            Err(place) => {
+                entry.routes.insert(place, Known { neighbour, route, feasible });
+                return (if feasible { Learnt::Changed } else { Learnt::Ignored }, !feasible);
+            }
+        };
+        let known = &mut entry.routes[place];
         let selected = entry.selected.is_some_and(|selected| selected.neighbour == neighbour);
-        if selected && !feasible && known.router_id == route.router_id {
+        if selected && !feasible && known.route.router_id == route.router_id {
             // It MAY be ignored; the route stays until it expires or a newer seqno comes.
             return (Learnt::Ignored, true);
         }
-        let stored = entry.routes.get_mut(&neighbour).expect("looked up above");
+        let renewed = known.route.is_renewed_by(&route) && known.feasible == feasible;
         if retracts {
-            stored.distance.metric = INFINITY;
-            stored.expires = now + stored.lifetime;
+            known.route.distance.metric = INFINITY;
+            known.route.expires = now + known.route.lifetime;
         } else {
-            *stored = route;
+            known.route = route;
         }
-        (Learnt::Changed, !feasible)
+        known.feasible = feasible;
+        (if renewed { Learnt::Renewed } else { Learnt::Changed }, !feasible)
     }
 
     /// §3.6: the best of the feasible routes; among equals the selected one, then the first.
     pub(crate) fn best(&self, destination: Destination, cost: impl Fn(NeighbourKey) -> u16) -> Option<Selected> {
         let entry = self.entries.get(&destination)?;
         let current = entry.selected.map(|selected| selected.neighbour);
-        let usable = entry.routes.iter().filter_map(|(&neighbour, route)| {
+        let usable = entry.routes.iter().filter_map(|&Known { neighbour, route, .. }| {
             let metric = metric(cost(neighbour), route.distance.metric);
             let feasible = self.sources.is_feasible(destination, route.router_id, route.distance);
             let selected = Selected {
@@ -187,7 +232,7 @@ impl Routes {
         cost: impl Fn(NeighbourKey) -> u16,
     ) -> Option<(NeighbourKey, NodeId)> {
         let entry = self.entries.get(&destination)?;
-        let reachable = entry.routes.iter().filter_map(|(&neighbour, route)| {
+        let reachable = entry.routes.iter().filter_map(|&Known { neighbour, route, .. }| {
             let metric = metric(cost(neighbour), route.distance.metric);
             (metric != INFINITY).then_some((metric, neighbour, route.router_id))
         });
@@ -201,7 +246,7 @@ impl Routes {
         for (&destination, entry) in &mut self.entries {
             let before = entry.routes.len();
             let mut lost = false;
-            entry.routes.retain(|_, route| {
+            entry.routes.retain_mut(|Known { route, .. }| {
                 if route.expires > now {
                     return true;
                 }
@@ -214,7 +259,7 @@ impl Routes {
             if lost || entry.routes.len() != before || entry.unreachable_until.is_some_and(|until| until <= now) {
                 changed.push(destination);
             }
-            let expiries = entry.routes.values().map(|route| route.expires).chain(entry.unreachable_until);
+            let expiries = entry.routes.iter().map(|known| known.route.expires).chain(entry.unreachable_until);
             next = crate::earliest(next, expiries.filter(|&at| at > now).min());
         }
         (changed, next)
@@ -222,7 +267,7 @@ impl Routes {
 
     /// Destinations that a neighbour announced.
     pub(crate) fn through(&self, neighbour: NeighbourKey) -> Vec<Destination> {
-        let through = self.entries.iter().filter(|(_, entry)| entry.routes.contains_key(&neighbour));
+        let through = self.entries.iter().filter(|(_, entry)| entry.place(neighbour).is_ok());
         through.map(|(destination, _)| *destination).collect()
     }
 }

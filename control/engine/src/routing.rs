@@ -10,7 +10,7 @@ use crate::object::Objects;
 use crate::output::{Event, Output, Route as KernelRoute, RouteAction};
 use crate::rate::Limit;
 use crate::receive::centiseconds;
-use crate::route::{Destination, Distance, Learnt, Route, Routes, Selected};
+use crate::route::{Destination, Distance, Known, Learnt, Route, Routes, Selected};
 use crate::seqno::Requests;
 use crate::sync::{BATCH, NeighbourKey};
 use crate::time::{Instant, Now, UnixMillis};
@@ -237,10 +237,7 @@ impl Engine {
     /// A wildcard retraction: everything that a neighbour announced is unreachable.
     fn retract_all(&mut self, now: Now, key: NeighbourKey) {
         for destination in self.routing.table.through(key) {
-            let entry = self.routing.table.entries.get_mut(&destination).expect("listed");
-            if let Some(route) = entry.routes.get_mut(&key) {
-                route.distance.metric = INFINITY;
-            }
+            self.routing.table.entries.get_mut(&destination).expect("listed").retract(key);
             self.reselect(now, destination);
         }
     }
@@ -248,7 +245,7 @@ impl Engine {
     /// A neighbour is gone, and its routes with it.
     pub(crate) fn lose_routes(&mut self, now: Now, key: NeighbourKey) {
         for destination in self.routing.table.through(key) {
-            self.routing.table.entries.get_mut(&destination).expect("listed").routes.remove(&key);
+            self.routing.table.entries.get_mut(&destination).expect("listed").forget(key);
             self.reselect(now, destination);
         }
     }
@@ -429,7 +426,7 @@ impl Engine {
             feasible: true,
         });
         let learnt = self.routing.table.entries.iter().flat_map(|(&destination, entry)| {
-            entry.routes.iter().map(move |(&neighbour, route)| RouteView {
+            entry.routes.iter().map(move |&Known { neighbour, route, .. }| RouteView {
                 prefix: destination.prefix,
                 source: destination.source,
                 router_id: route.router_id,

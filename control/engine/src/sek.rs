@@ -83,8 +83,8 @@ pub(crate) struct Seks {
     pub(crate) learnt: BTreeMap<KeyId, Learnt>,
     /// The learnt keys of each source in the order of their use.
     by_source: BTreeSet<(NodeId, Group, UnixMillis, KeyId)>,
-    /// Every key of ours that the maps may hold.
-    own_ids: BTreeSet<KeyId>,
+    /// Every key of ours that the maps may hold, with its group.
+    own_ids: BTreeMap<KeyId, Group>,
     /// Opening keys found in the maps whose objects have not come back yet.
     pub(crate) adopted: BTreeMap<KeyId, AdoptedKey>,
     /// Every live SEK of other nodes: who made it, and the interface its packets are relayed from. Packets name their key
@@ -171,13 +171,13 @@ impl Engine {
             let (send, receive) = config.map_or((false, false), |config| (config.send, config.receive));
             let seks = &self.seks;
             if seks.learnt.contains_key(&key.key_id)
-                || seks.own_ids.contains(&key.key_id)
+                || seks.own_ids.contains_key(&key.key_id)
                 || seks.adopted.contains_key(&key.key_id)
             {
                 continue;
             }
             if first && key.seals && send && key.origin == self.id {
-                self.seks.own_ids.insert(key.key_id);
+                self.seks.own_ids.insert(key.key_id, key.group);
                 self.seks.own.entry(key.group).or_default().adopted.push(key);
             } else if new_maps && !key.seals && receive && key.origin != self.id {
                 self.seks.adopted.insert(key.key_id, key);
@@ -301,7 +301,7 @@ impl Engine {
             packets: 0,
         };
         self.outputs.extend(self.own_key(group, &sek).map(Output::InstallKey));
-        self.seks.own_ids.insert(key_id);
+        self.seks.own_ids.insert(key_id, group);
         self.seks.own.entry(group).or_default().next = Some(sek);
         self.counters.seks_made += 1;
         self.event(Event::SekMade { group, key_id });
@@ -341,7 +341,7 @@ impl Engine {
 
     /// The node that a key is of.
     pub(crate) fn origin_of(&self, key_id: KeyId) -> Option<NodeId> {
-        let own = self.seks.own_ids.contains(&key_id).then_some(self.id);
+        let own = self.seks.own_ids.contains_key(&key_id).then_some(self.id);
         own.or_else(|| self.seks.transit.get(&key_id).map(|(origin, _)| *origin))
     }
 
@@ -350,7 +350,7 @@ impl Engine {
         loop {
             let key_id = KeyId(self.rng.next_u32());
             let known = self.seks.transit.contains_key(&key_id) || self.seks.adopted.contains_key(&key_id);
-            if key_id.0 != 0 && !known && !self.seks.own_ids.contains(&key_id) {
+            if key_id.0 != 0 && !known && !self.seks.own_ids.contains_key(&key_id) {
                 return key_id;
             }
         }
@@ -367,12 +367,9 @@ impl Engine {
 
     /// The data plane reports how much a key sealed.
     pub(crate) fn sealed(&mut self, now: Now, key_id: KeyId, packets: u64) {
-        let mut own = self.seks.own.iter_mut();
-        let Some((group, sek)) = own
-            .find_map(|(group, own)| own.active.as_mut().filter(|sek| sek.key_id == key_id).map(|sek| (*group, sek)))
-        else {
-            return;
-        };
+        let Some(&group) = self.seks.own_ids.get(&key_id) else { return };
+        let active = self.seks.own.get_mut(&group).and_then(|own| own.active.as_mut());
+        let Some(sek) = active.filter(|sek| sek.key_id == key_id) else { return };
         sek.packets = packets;
         if packets >= SOFT_LIMIT_PACKETS {
             sek.replace_at = now.mono;

@@ -157,7 +157,8 @@ impl Engine {
         }
         // Towards the source: by the selected route, or by any other that does not lead back.
         let selected = entry.selected.map(|selected| selected.neighbour);
-        let others = entry.routes.iter().filter(|(_, route)| route.distance.metric != u16::MAX).map(|(key, _)| *key);
+        let others =
+            entry.routes.iter().filter(|known| known.route.distance.metric != u16::MAX).map(|known| known.neighbour);
         let next = selected.into_iter().chain(others).find(|&neighbour| neighbour != key);
         if let Some(neighbour) = next {
             self.add_request(now, SeqnoRequest { hop_count: hop_count - 1, ..request }, neighbour, true);

@@ -37,7 +37,7 @@ const DIGEST_HELLOS: u8 = 3;
 /// Objects sent to one neighbour, or flooded by one interface, in one go.
 const DELIVERY_BATCH: usize = 64;
 /// Time between two such goes.
-const DELIVERY_PACE: Duration = Duration::from_millis(20);
+const DELIVERY_PACE: Duration = Duration::from_millis(5);
 /// After traffic with a neighbour about differences, its digest is not acted on for this long.
 const SETTLE: Duration = Duration::from_millis(400);
 /// Wait until the comparison with a neighbour that still differs is repeated; doubled each time it brought nothing.

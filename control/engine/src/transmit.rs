@@ -271,7 +271,9 @@ impl Engine {
                         match update.router_id.filter(|_| update.metric != INFINITY) {
                             Some(id) => {
                                 self.routing.table.sources.announced(now.mono, *destination, id, distance);
-                                interface.announced.insert(*destination);
+                                if !egress.announced {
+                                    interface.announced.insert(*destination);
+                                }
                             }
                             // A single neighbour that asked is told; the others are still to be.
                             None if address.is_none() => drop(interface.announced.remove(destination)),

@@ -175,10 +175,11 @@ impl Daemon {
 
     /// Groups of known keys that this gateway has no rule for.
     fn groups_to_relay(&self) -> BTreeSet<Group> {
-        let configured = &self.config.groups;
+        // Rules do not overlap: what contains a group is the last one in front of it, what it contains the next one.
+        let rules: BTreeSet<Group> = self.config.groups.iter().map(|rule| rule.group).collect();
         let has_rule = |group: &Group| {
-            let overlaps = |rule: &Group| rule.contains(group.mapped()) || group.contains(rule.mapped());
-            configured.iter().any(|rule| overlaps(&rule.group))
+            let before = rules.range(..=group).next_back().is_some_and(|rule| rule.contains(group.mapped()));
+            before || rules.range(group..).next().is_some_and(|rule| group.contains(rule.mapped()))
         };
         let relayed = self.engine.keys().into_iter().filter(|key| self.transits.contains_key(&key.key_id));
         let groups: BTreeSet<_> = relayed.map(|key| key.group).filter(|group| !has_rule(group)).collect();

@@ -1,5 +1,5 @@
 //! `cargo xtask bench babel`: what the control plane costs. gemcastd and Debian's babeld take turns at one place, with
-//! the same four neighbours that announce 10,000 routes each; then gemcastd alone with 10,000 objects besides. Objects
+//! the same four neighbours, which all announce the same routes; then gemcastd alone with 10,000 objects besides. Objects
 //! per second, control traffic and convergence are measured without sockets.
 
 mod objects;
@@ -19,31 +19,48 @@ use report::Report;
 use router::Make;
 use site::Site;
 
-/// Routes that every neighbour announces.
-const ROUTES: u32 = 10_000;
 /// Neighbours of the router under test.
 const NEIGHBOURS: usize = 4;
-/// Groups that every neighbour makes a key for, so that there are 10,000 SEK objects.
-const GROUPS: u32 = 2_500;
 /// Interval of periodic updates, of every router here.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(4);
 
+/// What every neighbour announces.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Load {
+    routes: u32,
+    /// Groups that it makes a key for, each a SEK object.
+    groups: u32,
+}
+
+impl Load {
+    /// Those that the turns are about; babeld has no objects.
+    const ALL: [Self; 3] =
+        [Self { routes: 1_000, groups: 0 }, Self { routes: 10_000, groups: 0 }, Self { routes: 10_000, groups: 2_500 }];
+
+    /// SEK objects of all neighbours.
+    fn objects(self) -> u32 {
+        self.groups * NEIGHBOURS as u32
+    }
+
+    fn routers(self) -> &'static [Make] {
+        if self.groups == 0 { &[Make::Gemcastd, Make::Babeld] } else { &[Make::Gemcastd] }
+    }
+}
+
 /// How much is measured.
 struct Extent {
-    /// Turns of each router.
+    /// Turns of each router with each load.
     turns: usize,
     /// Update intervals of each turn, for the CPU time.
     intervals: u32,
-    /// Turns of gemcastd with objects.
-    object_turns: usize,
     /// Columns and rows of the simulated grids.
     grids: &'static [(usize, usize)],
     /// Simulated link cuts.
     cuts: u64,
 }
 
-const FULL: Extent = Extent { turns: 5, intervals: 5, object_turns: 3, grids: &[(5, 2), (10, 10), (40, 25)], cuts: 40 };
-const QUICK: Extent = Extent { turns: 2, intervals: 3, object_turns: 1, grids: &[(5, 2), (10, 10)], cuts: 20 };
+const FULL: Extent = Extent { turns: 3, intervals: 5, grids: &[(5, 2), (10, 10), (40, 25)], cuts: 40 };
+const QUICK: Extent = Extent { turns: 1, intervals: 3, grids: &[(5, 2), (10, 10)], cuts: 20 };
 
 /// Runs the benchmark.
 pub(crate) fn run(quick: bool, json: Option<&Path>) -> Result<ExitCode> {
@@ -60,19 +77,21 @@ pub(crate) fn run(quick: bool, json: Option<&Path>) -> Result<ExitCode> {
     report.cuts = traffic::cuts(extent.cuts);
 
     let site = Site::up()?;
-    let neighbours = site.neighbours(0)?;
-    for turn in 0..extent.turns {
-        for make in [Make::Gemcastd, Make::Babeld] {
-            progress(&format!("turn {} of {}: {} with {ROUTES} routes", turn + 1, extent.turns, make.name()));
-            report.add(make, false, site.turn(make, &neighbours, extent.intervals)?);
+    for load in Load::ALL {
+        let Load { routes, groups } = load;
+        site.configure(groups)?;
+        let neighbours = site.neighbours(load)?;
+        for turn in 1..=extent.turns {
+            for &make in load.routers() {
+                let objects = load.objects();
+                progress(&format!(
+                    "{routes} routes, {objects} objects, turn {turn} of {}: {}",
+                    extent.turns,
+                    make.name()
+                ));
+                report.add(make, load, site.turn(make, load, &neighbours, extent.intervals)?);
+            }
         }
-    }
-    drop(neighbours);
-    site.configure(GROUPS)?;
-    let neighbours = site.neighbours(GROUPS)?;
-    for turn in 0..extent.object_turns {
-        progress(&format!("turn {} of {}: gemcastd with objects too", turn + 1, extent.object_turns));
-        report.add(Make::Gemcastd, true, site.turn(Make::Gemcastd, &neighbours, extent.intervals)?);
     }
     progress("");
     print!("{}", report.to_text());

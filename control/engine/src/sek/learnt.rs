@@ -63,7 +63,7 @@ impl Engine {
         if origin == self.id || u64::from(key_id.0) != name.id {
             return;
         }
-        if self.seks.own_ids.contains(&key_id)
+        if self.seks.own_ids.contains_key(&key_id)
             || self.seks.transit.get(&key_id).is_some_and(|(first, _)| *first != origin)
         {
             self.counters.conflicts += 1;

@@ -1,5 +1,6 @@
 //! Network prefixes, and how Babel encodes addresses (RFC 8966 §4.1.4, §4.1.5).
 
+use core::cmp::Ordering;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +19,7 @@ pub(super) mod ae {
 }
 
 /// An IPv4 or IPv6 prefix; the bits past its length are zero.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix {
     address: IpAddr,
     len: u8,
@@ -108,6 +109,23 @@ impl Prefix {
             IpAddr::V6(v6) => octets = v6.octets(),
         }
         (octets, usize::from(self.len).div_ceil(8))
+    }
+}
+
+/// IPv4 before IPv6, then by address, then the shorter one first. Tables are kept in this order, so it is three integers.
+impl Ord for Prefix {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |prefix: &Self| match prefix.address {
+            IpAddr::V4(v4) => (false, u128::from(v4.to_bits()), prefix.len),
+            IpAddr::V6(v6) => (true, v6.to_bits(), prefix.len),
+        };
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Prefix {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -13,6 +13,7 @@ use gemcast_proto::wire::babel::GROUP;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::Serialize;
 
+use super::Load;
 use super::speaker::{Domain, config};
 use crate::statistics::Spread;
 
@@ -64,7 +65,8 @@ struct End {
 
 impl End {
     fn new(number: u8, groups: u32, now: Now) -> Self {
-        let domain = Domain { bootstrap_key: Secret::new([1; 32]), gak: Secret::new([2; 32]), groups };
+        let domain =
+            Domain { bootstrap_key: Secret::new([1; 32]), gak: Secret::new([2; 32]), load: Load { routes: 0, groups } };
         let address = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number.into());
         let mut engine = Engine::new(config(number, &domain), [number; 32], now);
         let (name, link_local, ipv4) = ("wan0".into(), address, None);

@@ -9,13 +9,13 @@ use super::objects::Rates;
 use super::router::Make;
 use super::site::Turn;
 use super::traffic::{Cuts, Traffic};
-use super::{GROUPS, NEIGHBOURS, ROUTES, UPDATE_INTERVAL};
+use super::{Load, NEIGHBOURS, UPDATE_INTERVAL};
 use crate::statistics::{Spread, median};
 
 /// What was measured.
 pub(crate) struct Report {
     machine: BTreeMap<&'static str, String>,
-    turns: Vec<(Make, bool, Turn)>,
+    turns: Vec<(Make, Load, Turn)>,
     pub(crate) objects: Option<Rates>,
     pub(crate) traffic: Vec<Traffic>,
     pub(crate) cuts: Cuts,
@@ -39,23 +39,46 @@ impl Report {
         Self { machine, turns: Vec::new(), objects: None, traffic: Vec::new(), cuts: Cuts::default() }
     }
 
-    pub(crate) fn add(&mut self, make: Make, with_objects: bool, turn: Turn) {
-        self.turns.push((make, with_objects, turn));
+    pub(crate) fn add(&mut self, make: Make, load: Load, turn: Turn) {
+        self.turns.push((make, load, turn));
     }
 
-    fn of(&self, make: Make, with_objects: bool) -> Vec<&Turn> {
-        let matching = self.turns.iter().filter(|(other, objects, _)| *other == make && *objects == with_objects);
+    fn of(&self, make: Make, load: Load) -> Vec<&Turn> {
+        let matching = self.turns.iter().filter(|(other, of, _)| *other == make && *of == load);
         matching.map(|(.., turn)| turn).collect()
     }
 
     /// Median of the ratios of gemcastd to babeld in the same turn.
-    fn ratio(&self, value: fn(&Turn) -> f64) -> f64 {
-        let pairs = self.of(Make::Gemcastd, false).into_iter().zip(self.of(Make::Babeld, false));
+    fn ratio(&self, load: Load, value: fn(&Turn) -> f64) -> f64 {
+        let pairs = self.of(Make::Gemcastd, load).into_iter().zip(self.of(Make::Babeld, load));
         median(&pairs.map(|(ours, theirs)| value(ours) / value(theirs)).collect::<Vec<_>>())
     }
 
-    fn objects_s(&self) -> Spread {
-        Spread::of(self.of(Make::Gemcastd, true).into_iter().filter_map(|turn| turn.objects_s))
+    fn objects_s(&self, load: Load) -> Spread {
+        Spread::of(self.of(Make::Gemcastd, load).into_iter().filter_map(|turn| turn.objects_s))
+    }
+
+    fn tables(&self, text: &mut String) {
+        let _ = writeln!(
+            text,
+            "\nwith {NEIGHBOURS} neighbours on a link each, all announcing the same; updates every {} s; median \
+             (lowest – highest)",
+            UPDATE_INTERVAL.as_secs()
+        );
+        for load in Load::ALL {
+            let title = format!("{} routes, {} objects", load.routes, load.objects());
+            let names = load.routers().iter().map(|make| format!(" {:>26}", make.name())).collect::<String>();
+            let compared = load.routers().len() > 1;
+            let _ = writeln!(text, "\n{title:<34}{names}{}", if compared { "    ratio" } else { "" });
+            for (_, heading, value) in MEASURES {
+                let spread = |&make: &Make| format!(" {:>26}", Spread::of(self.of(make, load).into_iter().map(value)));
+                let ratio = if compared { format!(" {:>8.2}", self.ratio(load, value)) } else { String::new() };
+                let _ = writeln!(text, "{heading:<34}{}{ratio}", load.routers().iter().map(spread).collect::<String>());
+            }
+            if load.groups > 0 {
+                let _ = writeln!(text, "{:<34} {:>26}", "objects whole, s", self.objects_s(load));
+            }
+        }
     }
 
     pub(crate) fn to_text(&self) -> String {
@@ -63,29 +86,7 @@ impl Report {
         for (name, value) in &self.machine {
             let _ = writeln!(text, "{name}: {value}");
         }
-        let _ = writeln!(
-            text,
-            "\n{ROUTES} routes of each of {NEIGHBOURS} neighbours on a link each, updates every {} s; median (lowest – \
-             highest)\n{:<34} {:>26} {:>26} {:>8} {:>26}",
-            UPDATE_INTERVAL.as_secs(),
-            "",
-            "gemcastd",
-            "babeld",
-            "ratio",
-            format!("gemcastd, {} objects", GROUPS * NEIGHBOURS as u32),
-        );
-        for (_, heading, value) in MEASURES {
-            let spread = |make, objects| Spread::of(self.of(make, objects).into_iter().map(value));
-            let _ = writeln!(
-                text,
-                "{heading:<34} {:>26} {:>26} {:>8.2} {:>26}",
-                spread(Make::Gemcastd, false),
-                spread(Make::Babeld, false),
-                self.ratio(value),
-                spread(Make::Gemcastd, true),
-            );
-        }
-        let _ = writeln!(text, "{:<34} {:>26} {:>26} {:>8} {:>26}", "objects whole, s", "", "", "", self.objects_s());
+        self.tables(&mut text);
         if let Some(rates) = &self.objects {
             let _ = writeln!(text, "\nper second of CPU:");
             for (heading, rate) in [
@@ -116,25 +117,27 @@ impl Report {
     }
 
     pub(crate) fn to_json(&self) -> Value {
-        let runs = [(Make::Gemcastd, false), (Make::Babeld, false), (Make::Gemcastd, true)];
-        let runs = runs.map(|(make, with_objects)| {
-            let spread = |value| Spread::of(self.of(make, with_objects).into_iter().map(value));
-            let measures: BTreeMap<_, _> = MEASURES.iter().map(|&(name, _, value)| (name, spread(value))).collect();
+        let loads = Load::ALL.map(|load| {
+            let router = |&make: &Make| {
+                let spread = |value| Spread::of(self.of(make, load).into_iter().map(value));
+                let measures: BTreeMap<_, _> = MEASURES.iter().map(|&(name, _, value)| (name, spread(value))).collect();
+                (make.name(), measures)
+            };
+            let ratio = |&(name, _, value): &Measure| (name, self.ratio(load, value));
             json!({
-                "router": make.name(),
-                "objects": if with_objects { GROUPS * NEIGHBOURS as u32 } else { 0 },
-                "objects_s": with_objects.then(|| self.objects_s()),
-                "measures": measures,
+                "routes": load.routes,
+                "objects": load.objects(),
+                "routers": load.routers().iter().map(router).collect::<BTreeMap<_, _>>(),
+                "ratios_to_babeld":
+                    (load.groups == 0).then(|| MEASURES.iter().map(ratio).collect::<BTreeMap<_, _>>()),
+                "objects_s": (load.groups > 0).then(|| self.objects_s(load)),
             })
         });
-        let ratios: BTreeMap<_, _> = MEASURES.iter().map(|&(name, _, value)| (name, self.ratio(value))).collect();
         json!({
             "machine": self.machine,
-            "routes": ROUTES,
             "neighbours": NEIGHBOURS,
             "update_interval_s": UPDATE_INTERVAL.as_secs(),
-            "routers": runs,
-            "ratios_to_babeld": ratios,
+            "loads": loads,
             "per_cpu_second": self.objects,
             "traffic": self.traffic,
             "cuts": self.cuts,

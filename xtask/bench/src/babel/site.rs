@@ -9,7 +9,7 @@ use gemcast_lab::{Gateway, Lab, Options, Role, Segment, Topology};
 
 use super::router::{Make, Router, bootstrap_key, write};
 use super::speaker::{Domain, EPOCH, Speaker, group};
-use super::{NEIGHBOURS, ROUTES, UPDATE_INTERVAL};
+use super::{Load, NEIGHBOURS, UPDATE_INTERVAL};
 use crate::error::{Error, Result};
 use crate::machine;
 
@@ -74,39 +74,42 @@ impl Site {
         write(&gateway.config_file(), &(self.config.clone() + &(0..groups).map(group).collect::<String>()))
     }
 
-    /// Starts the neighbours, members of this many groups.
-    pub(crate) fn neighbours(&self, groups: u32) -> Result<Vec<Speaker>> {
+    /// Starts the neighbours.
+    pub(crate) fn neighbours(&self, load: Load) -> Result<Vec<Speaker>> {
         let key = keyfile::read_key(&bootstrap_key(self.lab.gateway("dut"))).map_err(std::io::Error::other);
         let bootstrap_key = key.map_err(|error| Error::Io("reading the bootstrap key".into(), error))?;
-        let domain = Domain { bootstrap_key, gak: self.gak.duplicate(), groups };
+        let domain = Domain { bootstrap_key, gak: self.gak.duplicate(), load };
         let hosts = (1..).zip(HOSTS).map(|(number, name)| Speaker::start(self.lab.host(name), number, &domain));
         hosts.collect()
     }
 
     /// One life of a router: it starts with nothing, takes everything over, then nothing changes.
-    pub(crate) fn turn(&self, make: Make, neighbours: &[Speaker], intervals: u32) -> Result<Turn> {
+    pub(crate) fn turn(&self, make: Make, load: Load, neighbours: &[Speaker], intervals: u32) -> Result<Turn> {
         let gateway = self.lab.gateway("dut");
         let start = Instant::now();
         let router = Router::start(make, gateway)?;
-        let (mut first_route, mut last_route, mut objects) = (None, None, None);
-        let wants_objects = make == Make::Gemcastd;
-        while last_route.is_none() || (wants_objects && objects.is_none()) {
+        let (mut first_route, mut last_route, mut objects, mut transfer_cpu_s) = (None, None, None, None);
+        let wants_objects = load.groups > 0;
+        // In the first turn the neighbours get each other's objects through it, too.
+        while transfer_cpu_s.is_none() || (wants_objects && !neighbours.iter().all(Speaker::is_synchronised)) {
             std::thread::sleep(LOOK);
             let (elapsed, routes) = (start.elapsed(), prefixes(gateway)?.saturating_sub(self.kernel_prefixes));
             if routes > 0 {
                 first_route.get_or_insert(elapsed);
             }
-            if routes >= ROUTES {
+            if routes >= load.routes {
                 last_route.get_or_insert(elapsed);
             }
             if neighbours.iter().any(Speaker::is_synchronised) {
                 objects.get_or_insert(elapsed);
             }
+            if last_route.is_some() && (!wants_objects || objects.is_some()) {
+                transfer_cpu_s.get_or_insert_with(|| machine::running_time_of(router.pid));
+            }
             if elapsed > PATIENCE {
                 return Err(Error::Late("the transfer of the whole table", PATIENCE.as_secs()));
             }
         }
-        let transfer_cpu_s = machine::running_time_of(router.pid);
         // Whatever is repeated after a change has been by then.
         std::thread::sleep(UPDATE_INTERVAL * 3 / 2);
         let received = || neighbours.iter().map(Speaker::received).sum::<u64>();
@@ -118,7 +121,7 @@ impl Site {
             first_route_s: seconds(first_route),
             last_route_s: seconds(last_route),
             objects_s: objects.filter(|_| wants_objects).map(|time| time.as_secs_f64()),
-            transfer_cpu_s,
+            transfer_cpu_s: transfer_cpu_s.unwrap_or_default(),
             interval_cpu_s: per_interval(machine::running_time_of(router.pid) - cpu_before),
             interval_packets: per_interval((received() - packets_before) as f64),
             resident_kib: machine::resident_kib(router.pid) as f64,

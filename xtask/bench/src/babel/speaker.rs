@@ -19,7 +19,7 @@ use gemcast_proto::id::{Epoch, Group, Suite};
 use gemcast_proto::wire::babel::Prefix;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{ROUTES, UPDATE_INTERVAL};
+use super::{Load, UPDATE_INTERVAL};
 use crate::error::{Error, Result};
 
 /// Babel's own UDP port.
@@ -35,7 +35,7 @@ const ADDRESS_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct Domain {
     pub(crate) bootstrap_key: Secret<32>,
     pub(crate) gak: Secret<32>,
-    pub(crate) groups: u32,
+    pub(crate) load: Load,
 }
 
 /// One of the groups.
@@ -52,7 +52,7 @@ fn prefix(index: u32) -> Prefix {
 
 /// Configuration of a gateway that all speakers differ from in name and keys only.
 pub(crate) fn config(number: u8, domain: &Domain) -> Config {
-    let groups = (0..domain.groups).map(|index| GroupConfig {
+    let groups = (0..domain.load.groups).map(|index| GroupConfig {
         group: group(index).parse::<Group>().expect("a group address"),
         protection: Protection::Sealed { suite: Suite::Aes256Gcm, gaks: vec![(EPOCH, domain.gak.duplicate())] },
         send: true,
@@ -103,8 +103,9 @@ impl Speaker {
         let socket = socket.map_err(wrong)?;
         let config = config(number, domain);
         let (stop, shown) = (Arc::default(), Arc::new(Shown::default()));
+        let routes = domain.load.routes;
         let theirs = (Arc::clone(&stop), Arc::clone(&shown));
-        let thread = std::thread::spawn(move || speak(socket, config, info, &theirs.0, &theirs.1));
+        let thread = std::thread::spawn(move || speak(socket, config, info, routes, &theirs.0, &theirs.1));
         Ok(Self { stop, shown, thread: Some(thread) })
     }
 
@@ -127,13 +128,13 @@ impl Drop for Speaker {
     }
 }
 
-fn speak(mut socket: BabelSocket, config: Config, info: Interface, stop: &AtomicBool, shown: &Shown) {
+fn speak(mut socket: BabelSocket, config: Config, info: Interface, routes: u32, stop: &AtomicBool, shown: &Shown) {
     let seed = clock::seed().expect("the operating system has random numbers");
     let mut engine = Engine::new(config, *seed, clock::now());
     engine.handle(clock::now(), Input::InterfaceUp(info));
     // A data plane that takes every key and has no packets.
     engine.handle(clock::now(), Input::DataPlaneUp { incarnation: 1, keys: Vec::new() });
-    let own = (0..ROUTES).map(|index| Originated { prefix: prefix(index), source: None, metric: 0 });
+    let own = (0..routes).map(|index| Originated { prefix: prefix(index), source: None, metric: 0 });
     engine.handle(clock::now(), Input::Originate(own.collect()));
     while !stop.load(Ordering::Relaxed) {
         while let Ok(Some(received)) = socket.receive() {
