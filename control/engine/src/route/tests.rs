@@ -86,3 +86,26 @@ fn routes_that_are_not_renewed_become_unreachable_then_go() {
     assert_eq!(routes.expire(end).0, [destination()]);
     assert!(routes.entries[&destination()].routes.is_empty());
 }
+
+#[test]
+fn a_renewal_asks_for_no_selection_unless_feasibility_changed() {
+    let mut routes = Routes::default();
+    routes.learn(NOW, destination(), neighbour(1), route(5, 100));
+    select(&mut routes);
+    let later = NOW + Duration::from_secs(10);
+    let renewal = Route { expires: later + Duration::from_secs(35), ..route(5, 100) };
+    assert_eq!(routes.learn(later, destination(), neighbour(1), renewal), (Learnt::Renewed, false));
+    assert_eq!(routes.entries[&destination()].routes[0].route.expires, renewal.expires);
+    assert_eq!(
+        routes.learn(later, destination(), neighbour(1), route(6, 100)),
+        (Learnt::Changed, false),
+        "a new seqno"
+    );
+
+    // The same words of another neighbour, before and after what we announced is forgotten.
+    routes.sources.announced(NOW, destination(), ORIGIN, Distance { seqno: Seqno(6), metric: 196 });
+    assert_eq!(routes.learn(later, destination(), neighbour(2), route(6, 300)), (Learnt::Ignored, true));
+    assert_eq!(routes.learn(later, destination(), neighbour(2), route(6, 300)), (Learnt::Renewed, true));
+    routes.sources.expire(NOW + SOURCE_LIFETIME);
+    assert_eq!(routes.learn(later, destination(), neighbour(2), route(6, 300)), (Learnt::Changed, false));
+}
