@@ -1,7 +1,7 @@
 //! What the netns tests share. They take turns, because each wants the machine's cores for itself.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -50,4 +50,49 @@ pub(crate) fn since(before: &Interface, now: &Interface) -> BTreeMap<String, u64
         (more > 0).then_some((reason, more))
     };
     count(now).into_iter().filter_map(grown).collect()
+}
+
+/// Keys of other gateways that a gateway has installed.
+pub(crate) fn opening_keys(gateway: &Gateway<'_>) -> BTreeSet<String> {
+    keys_in_state(gateway, "opening")
+}
+
+/// The keys of a gateway that are in this state.
+pub(crate) fn keys_in_state(gateway: &Gateway<'_>, state: &str) -> BTreeSet<String> {
+    let listed = gateway.gemctl(&["key", "list"]).unwrap_or_default();
+    let keys = listed["keys"].as_array().into_iter().flatten().filter(|key| key["state"] == state);
+    keys.filter_map(|key| Some(key["key_id"].as_str()?.to_owned())).collect()
+}
+
+/// Gateways whose announcement a gateway knows.
+pub(crate) fn known_nodes(gateway: &Gateway<'_>) -> BTreeSet<String> {
+    let listed = gateway.gemctl(&["node", "list"]).unwrap_or_default();
+    listed["nodes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|node| Some(node["name"].as_str()?.to_owned()))
+        .collect()
+}
+
+/// Gateways to which a gateway has a route.
+pub(crate) fn reachable_nodes(gateway: &Gateway<'_>) -> BTreeSet<String> {
+    let listed = gateway.gemctl(&["route", "list"]).unwrap_or_default();
+    let usable = |route: &&serde_json::Value| route["selected"] == true && route["metric"] != 65535;
+    let routes = listed["routes"].as_array().into_iter().flatten().filter(usable);
+    routes.filter_map(|route| Some(route["router_name"].as_str()?.to_owned())).collect()
+}
+
+/// Whether every neighbour that is up has the same table as the gateway.
+pub(crate) fn in_sync(gateway: &Gateway<'_>) -> bool {
+    let listed = gateway.gemctl(&["neighbour", "list"]).unwrap_or_default();
+    let mut up = listed["neighbours"].as_array().into_iter().flatten().filter(|one| one["up"] == true).peekable();
+    up.peek().is_some() && up.all(|one| one["sync"] == "equal")
+}
+
+/// Whether a gateway has a neighbour by this interface, and each can reach the other.
+pub(crate) fn adjacent(gateway: &Gateway<'_>, interface: &str) -> bool {
+    let listed = gateway.gemctl(&["neighbour", "list"]).unwrap_or_default();
+    let usable = |one: &serde_json::Value| one["interface"] == interface && one["up"] == true && one["cost"] != 65535;
+    listed["neighbours"].as_array().into_iter().flatten().any(usable)
 }
