@@ -62,6 +62,8 @@ pub struct Config {
     pub announce_lead: Duration,
     /// Time a replaced key still opens.
     pub overlap: Duration,
+    /// How long a key stays banned whose packets do not decrypt.
+    pub ban_time: Duration,
     /// The routing protocol.
     pub babel: Babel,
 }

@@ -8,6 +8,7 @@ mod requests;
 
 use crate::api::{Api, Asked, ClientId};
 use crate::babel::BabelSocket;
+use crate::bans::Bans;
 use crate::clock;
 use crate::config::Config;
 use crate::events::{Entry, Journal, Severity};
@@ -106,6 +107,7 @@ pub struct Daemon {
     maps: Option<Maps>,
     gtags: Gtags,
     transits: Transits,
+    bans: Bans,
     /// Groups to relay that are not configured, and when to look for new ones.
     transit_groups: BTreeSet<Group>,
     transit_at: Option<Instant>,
@@ -184,6 +186,7 @@ impl Daemon {
             maps: None,
             gtags: Gtags::new(),
             transits: Transits::new(),
+            bans: Bans::default(),
             transit_groups: BTreeSet::new(),
             transit_at: None,
             routes,
@@ -315,6 +318,7 @@ impl Daemon {
     fn on_tick(&mut self) {
         self.api.expire(self.poll.registry(), Instant::now());
         self.attend_data_plane();
+        self.end_bans();
         self.note_problems();
     }
 
@@ -508,6 +512,7 @@ impl Daemon {
             interfaces: &self.interfaces,
             routes: &self.routes,
             link: &self.link,
+            bans: &self.bans,
             troubles: &self.troubles,
             started: self.started,
             now: Instant::now(),

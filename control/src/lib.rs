@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod babel;
+pub mod bans;
 pub mod clock;
 pub mod config;
 pub mod ctl;

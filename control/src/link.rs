@@ -13,8 +13,9 @@ use gemcast_proto::wire::frame::PORT;
 use gemcast_xdp::LAYOUT_VERSION;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,32 @@ pub enum LinkEvent {
         /// Their GAK epoch.
         epoch: Epoch,
     },
+    /// Many packets under a key passed their group tag and did not decrypt.
+    FailedOpens(FailedOpens),
+}
+
+/// What another gateway of the LAN does for a flow, so that this one does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Standby {
+    /// It forwards packets from trusted interfaces.
+    pub send: bool,
+    /// It delivers packets from untrusted interfaces.
+    pub receive: bool,
+}
+
+/// Packets that passed their group tag and did not decrypt, since it was said last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FailedOpens {
+    /// The key they name.
+    pub key_id: KeyId,
+    /// Packets that did not decrypt.
+    pub failed: u64,
+    /// Packets that nobody tried to decrypt any more.
+    pub limited: u64,
+    /// Source address of the last of them.
+    pub source: IpAddr,
+    /// Whether the key is to be banned for a while.
+    pub ban: bool,
 }
 
 enum State {
@@ -79,6 +106,10 @@ pub struct DataPlaneLink {
     /// Why it is not up; empty before the first attempt and while it is up.
     trouble: String,
     snapshot: link::Snapshot,
+    /// Flows that another gateway of the LAN forwards.
+    standbys: BTreeMap<Group, Standby>,
+    /// Ethernet addresses of other gateways on our trusted segments.
+    gateways: BTreeSet<[u8; 6]>,
     applied: bool,
     problems: Vec<String>,
     stats: Option<(Instant, link::Stats)>,
@@ -96,6 +127,8 @@ impl DataPlaneLink {
             retry: RETRY_MIN,
             trouble: String::new(),
             snapshot: link::Snapshot::default(),
+            standbys: BTreeMap::new(),
+            gateways: BTreeSet::new(),
             applied: false,
             problems: Vec::new(),
             stats: None,
@@ -115,7 +148,13 @@ impl DataPlaneLink {
         now: Instant,
     ) -> Vec<LinkEvent> {
         let generation = self.snapshot.generation;
-        let snapshot = snapshot(config, interfaces, transit, generation);
+        let mut snapshot = snapshot(config, interfaces, transit, generation);
+        for flow in &mut snapshot.flows {
+            let group = group(&flow.group, flow.prefix_len);
+            let standby = group.and_then(|group| self.standbys.get(&group)).copied().unwrap_or_default();
+            (flow.send_standby, flow.receive_standby) = (standby.send, standby.receive);
+        }
+        snapshot.gateways = self.gateways.iter().map(|mac| mac.to_vec()).collect();
         if snapshot == self.snapshot && generation > 0 {
             return Vec::new();
         }
@@ -129,6 +168,43 @@ impl DataPlaneLink {
             self.lose(registry, now, error.to_string(), &mut events);
         }
         events
+    }
+
+    /// Has a flow stand by, or forward again: at once, and with nothing else changed. It lasts until the next call for
+    /// the group, through restarts of the data plane too.
+    pub fn stand_by(&mut self, group: &Group, standby: Standby, registry: &Registry, now: Instant) -> Vec<LinkEvent> {
+        if self.standbys.get(group).copied().unwrap_or_default() == standby {
+            return Vec::new();
+        }
+        self.standbys.insert(*group, standby);
+        self.standbys.retain(|_, standby| *standby != Standby::default());
+        let (address, prefix_len) = (group.mapped(), u32::from(group.mapped_prefix_len()));
+        let of_group = |flow: &&mut link::Flow| flow.group == address && flow.prefix_len == prefix_len;
+        // Of a group that is not there the next snapshot tells.
+        let Some(flow) = self.snapshot.flows.iter_mut().find(of_group) else { return Vec::new() };
+        (flow.send_standby, flow.receive_standby) = (standby.send, standby.receive);
+        let change = link::FlowGate {
+            group: flow.group.clone(),
+            prefix_len,
+            send_standby: standby.send,
+            receive_standby: standby.receive,
+        };
+        self.snapshot.generation += 1;
+        self.applied = false;
+        let gate = link::Gate { generation: self.snapshot.generation, flows: vec![change] };
+        let mut events = Vec::new();
+        if let State::Up { stream, .. } = &mut self.state
+            && let Err(error) = stream.send(&link::ToDataplane { body: Some(to_dataplane::Body::Gate(gate)) })
+        {
+            self.lose(registry, now, error.to_string(), &mut events);
+        }
+        events
+    }
+
+    /// Names the Ethernet addresses of other gateways on our trusted segments; the next [`DataPlaneLink::configure`]
+    /// tells the data plane.
+    pub fn set_gateways(&mut self, gateways: BTreeSet<[u8; 6]>) {
+        self.gateways = gateways;
     }
 
     /// When [`DataPlaneLink::tick`] is due.
@@ -260,6 +336,16 @@ impl DataPlaneLink {
                 let epoch = Epoch(u16::try_from(missing.epoch).map_err(|_| LinkError::Group)?);
                 Ok(Some(LinkEvent::MissingKey { key_id: KeyId(missing.key_id), group, epoch }))
             }
+            to_control::Body::FailedOpens(message) => {
+                let source: [u8; 16] = message.source.as_slice().try_into().map_err(|_| LinkError::Source)?;
+                Ok(Some(LinkEvent::FailedOpens(FailedOpens {
+                    key_id: KeyId(message.key_id),
+                    failed: message.failed,
+                    limited: message.limited,
+                    source: id::unmap(&source),
+                    ban: message.ban,
+                })))
+            }
         }
     }
 
@@ -345,6 +431,8 @@ enum LinkError {
     NoHello,
     #[error("it named no group")]
     Group,
+    #[error("it named no source address")]
+    Source,
     #[error(transparent)]
     Stream(#[from] StreamError),
 }

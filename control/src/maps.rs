@@ -15,7 +15,7 @@ use gemcast_xdp::seks::Seks;
 use gemcast_xdp::sync::Sync;
 use gemcast_xdp::{LAYOUT_VERSION, name};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -96,6 +96,8 @@ pub struct Repairs {
     pub gtags: usize,
     /// Entries of `TRANSIT` written or removed.
     pub transits: usize,
+    /// Entries of `BANS` written or removed.
+    pub bans: usize,
     /// Whether `SYNC` described other maps than these.
     pub sync: bool,
     /// Pins that were gone, or of another map, and were made again.
@@ -107,11 +109,15 @@ pub struct Maps {
     /// Source encryption keys and their counters.
     pub keys: KeyTable,
     gtag: MapHandle,
+    bans: MapHandle,
     /// Absent when the data plane is of a version without it.
     transit: Option<MapHandle>,
     pins: Pins,
     described: Description,
 }
+
+/// Value of `BANS`.
+const BANNED: [u8; 1] = [1];
 
 /// What `SYNC` says of the maps.
 struct Description {
@@ -151,6 +157,9 @@ impl Maps {
         let (gtag, path) = open(name::GTAG)?;
         expect(&path, "key size", u64::from(gtag.key_size()), size_of::<GtagKey>() as u64)?;
         expect(&path, "value size", u64::from(gtag.value_size()), size_of::<SipKey>() as u64)?;
+        let (bans, path) = open(name::BANS)?;
+        expect(&path, "key size", u64::from(bans.key_size()), size_of::<u32>() as u64)?;
+        expect(&path, "value size", u64::from(bans.value_size()), 1)?;
         let transit = match open(name::TRANSIT) {
             Ok((map, path)) => {
                 expect(&path, "key size", u64::from(map.key_size()), size_of::<u32>() as u64)?;
@@ -161,7 +170,7 @@ impl Maps {
         };
         let described = Description { incarnation: page.incarnation.load(Ordering::Relaxed), slots, blocks };
         let pins = Pins::open(dir);
-        Ok(Self { keys: KeyTable::new(seks, counters, sync), described, gtag, transit, pins })
+        Ok(Self { keys: KeyTable::new(seks, counters, sync), described, gtag, bans, transit, pins })
     }
 
     /// Writes a gtag key.
@@ -173,6 +182,16 @@ impl Maps {
     /// Removes a gtag key; one that is not there is removed already.
     pub fn remove_gtag(&self, group: &Group, epoch: Epoch) -> Result<(), MapError> {
         delete(&self.gtag, name::GTAG, &gtag_key(group, epoch))
+    }
+
+    /// Has every packet under a key dropped before it is copied.
+    pub fn ban(&self, key_id: KeyId) -> Result<(), MapError> {
+        self.bans.update(&key_id.0.to_ne_bytes(), &BANNED, MapFlags::ANY).map_err(|error| write(name::BANS, error))
+    }
+
+    /// Lets packets under a key in again; one that is not banned is let in already.
+    pub fn unban(&self, key_id: KeyId) -> Result<(), MapError> {
+        delete(&self.bans, name::BANS, &key_id.0.to_ne_bytes())
     }
 
     /// Relays packets under a key, when they come in by this interface; under none with `None`.
@@ -200,7 +219,13 @@ impl Maps {
 
     /// Compares everything with what was written, and puts right what differs. `pins`: those, too; only while the data
     /// plane of these maps runs, as another one may be pinning its own.
-    pub fn repair(&mut self, gtags: &Gtags, transits: &Transits, pins: bool) -> Result<Repairs, MapError> {
+    pub fn repair(
+        &mut self,
+        gtags: &Gtags,
+        transits: &Transits,
+        bans: &BTreeSet<KeyId>,
+        pins: bool,
+    ) -> Result<Repairs, MapError> {
         let Description { incarnation, slots, blocks } = self.described;
         let sync = self.keys.describe(incarnation, slots, blocks);
         let keys = self.keys.repair()?;
@@ -213,8 +238,10 @@ impl Maps {
             Some(transit) => reconcile(transit, name::TRANSIT, &transits.collect())?,
             None => 0,
         };
+        let bans = bans.iter().map(|key_id| (key_id.0.to_ne_bytes().to_vec(), Zeroizing::new(BANNED)));
+        let bans = reconcile(&self.bans, name::BANS, &bans.collect())?;
         let pins = if pins { self.pins.repair()? } else { 0 };
-        Ok(Repairs { keys, gtags, transits, sync, pins })
+        Ok(Repairs { keys, gtags, transits, bans, sync, pins })
     }
 
     /// Declares the counters to be without history, and says what the maps are called now.

@@ -1,5 +1,6 @@
 //! What operators are told: the state of every part, as API messages.
 
+use crate::bans::{Bans, Cause};
 use crate::config::{Config, GroupRule, Protection};
 use crate::interfaces::{Configured, Interfaces, State};
 use crate::link::{self, DataPlaneLink};
@@ -15,6 +16,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+/// Bans that are told one by one.
+const BANS_SHOWN: usize = 16;
+
 /// Everything a report draws on.
 pub struct Report<'a> {
     /// The configuration in force.
@@ -29,6 +33,8 @@ pub struct Report<'a> {
     pub routes: &'a RouteTable,
     /// Connection to the data plane.
     pub link: &'a DataPlaneLink,
+    /// Keys whose packets are dropped.
+    pub bans: &'a Bans,
     /// Trouble that the owner of the parts knows of.
     pub troubles: &'a [api::Problem],
     /// When the daemon started.
@@ -123,6 +129,13 @@ impl Report<'_> {
         if let Some((count, why)) = self.routes.trouble() {
             let text = format!("{count} not as it should be in the kernel's table: {why}");
             problems.push(problem("routes_refused", "routes", text, "gemctl route list"));
+        }
+        for (key_id, until) in self.bans.of(Cause::Garbage).take(BANS_SHOWN) {
+            let left = until.map_or(0, |until| until.saturating_duration_since(self.now).as_secs());
+            let text = format!("banned for {left} s more: a member of its group sent garbage under it");
+            let fix =
+                "find who sends it (`gemctl events` names the source), and give the group a GAK without that member";
+            problems.push(problem("source_banned", format_args!("key {key_id}"), text, fix));
         }
         // Looked through every second: not without a reason.
         let groups = if self.link.is_up() { self.engine.groups() } else { Vec::new() };

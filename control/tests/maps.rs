@@ -52,6 +52,7 @@ impl Cache {
             array(name::COUNTERS, size_of::<CounterBlock>(), BLOCKS),
             hash(name::GTAG, size_of::<GtagKey>() as u32, size_of::<SipKey>()),
             hash(name::TRANSIT, 4, 4),
+            hash(name::BANS, 4, 1),
         ];
         let sync = Sync::new(&maps[0].1).unwrap();
         sync.initialize(incarnation, SLOTS.into(), BLOCKS.into());

@@ -1,6 +1,6 @@
 //! Packets whose key is not known yet: they passed their group tag and wait a moment for the announcement (F02).
 //!
-//! Bounded per flow in packets, bytes and time, and in all by what the worker can spare. Order is kept: as long as one
+//! Bounded per flow in packets, bytes and time, per key to a part of that, and in all by what the worker can spare. Order is kept: as long as one
 //! packet of a key waits, the ones behind it find the key unknown as well, because keys appear only between batches.
 
 use crate::tables::HoldLimits;
@@ -77,7 +77,10 @@ impl<F> HoldQueue<F> {
     /// Queues a packet. Gives the frame back when a bound is reached.
     pub fn push(&mut self, frame: F, waiting: Waiting, now_ms: u64) -> Result<(), (F, Reason)> {
         let Waiting { length, key_id, flow, port, relayed } = waiting;
-        let full = self.queue.len() >= self.capacity;
+        // One key that never comes leaves room for another that does.
+        let of_key = self.queue.iter().filter(|held| held.key_id == key_id && held.flow == flow).count();
+        let key_packets = (self.limits.packets * 3).div_ceil(4);
+        let full = self.queue.len() >= self.capacity || of_key >= key_packets;
         match self.usage.get_mut(flow as usize) {
             Some((packets, bytes))
                 if !full && *packets < self.limits.packets && *bytes + length <= self.limits.bytes =>
@@ -164,6 +167,17 @@ mod tests {
         assert_eq!(queue.push(5, waiting(101, 2, 1), 0).unwrap_err(), (5, Reason::KeyQueueFull), "bytes");
         queue.pop().unwrap();
         assert!(queue.push(6, waiting(400, 1, 0), 0).is_ok(), "room again");
+    }
+
+    #[test]
+    fn one_key_leaves_room_for_another() {
+        let mut queue = queue(64, 1 << 20);
+        let taken = (0..100).filter(|&n| queue.push(n, waiting(10, 1, 0), 0).is_ok()).count();
+        assert_eq!(taken, 48);
+        assert!(queue.push(200, waiting(10, 2, 0), 0).is_ok());
+        assert!(queue.push(201, waiting(10, 1, 1), 0).is_ok(), "each flow for itself");
+        queue.pop().unwrap();
+        assert!(queue.push(202, waiting(10, 1, 0), 0).is_ok(), "room again");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod link;
 pub mod open;
 pub mod pipeline;
 pub mod plane;
+pub mod police;
 pub mod replay;
 pub mod seal;
 pub mod snapshot;

@@ -7,13 +7,16 @@
 //! Decryption moves the plaintext to where the outer UDP header was; the inner header lands on it exactly.
 
 use crate::aead::Aead;
-use crate::replay::ReplayWindow;
+use crate::pipeline::Now;
+use crate::police::{Police, Record};
+use crate::replay::{KeyWindows, Windows};
 use crate::seal::write_headers;
 use gemcast_proto::id::{Epoch, Group, KeyId};
 use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::classify::{Datagram, ETHERNET_LEN, Family, UDP_LEN};
 use gemcast_proto::wire::frame::{HEADER_LEN, Header, INNER_LEN, Inner};
-use gemcast_xdp::seks::{LANES, Seks, SlotIndex};
+use gemcast_xdp::seks::{Seks, SlotIndex};
+use std::sync::Arc;
 
 const ECN_MASK: u8 = 0b11;
 const ECN_CE: u8 = 0b11;
@@ -30,17 +33,16 @@ pub struct OpenKey {
     epoch: Epoch,
     aead: Aead,
     not_after_ms: u64,
-    windows: [Option<ReplayWindow>; LANES],
+    windows: Arc<KeyWindows>,
+    /// Its packets that did not decrypt.
+    pub record: Record,
 }
 
 impl OpenKey {
     /// Finds and expands a key. Its windows go on where an earlier data plane stopped.
-    pub fn find(seks: &Seks, key_id: KeyId, replay_window: usize) -> Option<Self> {
+    pub fn find(seks: &Seks, windows: &Windows, key_id: KeyId, replay_window: usize) -> Option<Self> {
         let (slot, sequence, sek) = seks.find_open(key_id)?;
-        let windows = std::array::from_fn(|lane| match seks.top(slot, lane) {
-            0 => None,
-            top => Some(ReplayWindow::new(replay_window, top)),
-        });
+        let tops = std::array::from_fn(|lane| seks.top(slot, lane));
         Some(Self {
             slot,
             sequence,
@@ -50,7 +52,8 @@ impl OpenKey {
             epoch: sek.epoch,
             aead: Aead::new(sek.suite, &sek.key, sek.salt),
             not_after_ms: sek.not_after_ms,
-            windows,
+            windows: windows.of(key_id, replay_window, tops),
+            record: Record::default(),
         })
     }
 
@@ -65,9 +68,14 @@ impl OpenKey {
         seks.is_unchanged(self.slot, self.sequence)
     }
 
-    /// Takes over the windows of the same key from before its slot was rewritten.
-    pub fn adopt_windows(&mut self, old: Self) {
-        self.windows = old.windows;
+    /// Takes over what is known of the same key from before its slot was rewritten.
+    pub fn adopt(&mut self, old: Self) {
+        self.record = old.record;
+    }
+
+    /// The windows, of a key that is gone.
+    pub fn into_windows(self) -> Arc<KeyWindows> {
+        self.windows
     }
 }
 
@@ -86,16 +94,16 @@ pub struct Opened {
 pub fn open(
     key: &mut OpenKey,
     seks: &Seks,
+    police: &mut Police,
     frame: &mut [u8],
     datagram: &Datagram,
     header: &Header,
-    replay_window: usize,
-    wall_ms: u64,
+    now: Now,
 ) -> Result<Opened, Reason> {
     if header.epoch != key.epoch || !key.group.contains(&datagram.group) {
         return Err(Reason::WrongGroup);
     }
-    if wall_ms >= key.not_after_ms {
+    if now.wall_ms >= key.not_after_ms {
         return Err(Reason::KeyExpired);
     }
     if datagram.source_port != header.source_port() {
@@ -103,10 +111,11 @@ pub fn open(
     }
     let lane = usize::from(header.ctr.lane());
     let seq = header.ctr.seq();
-    match key.windows.get(lane) {
-        Some(Some(window)) => window.check(seq)?,
-        Some(None) if seq > 0 => {}
-        _ => return Err(Reason::TooOld),
+    key.windows.check(lane, seq)?;
+    if key.record.is_watched(now.mono_ms)
+        && !police.admit(&mut key.record, header.key_id, &datagram.source, now.mono_ms)
+    {
+        return Err(Reason::AeadLimited);
     }
     let udp = ETHERNET_LEN + datagram.family.header_len();
     let end = udp + UDP_LEN + datagram.payload_len;
@@ -117,11 +126,13 @@ pub fn open(
         Family::V4 => key.aead.open(header.ctr, &header.aad_v4(source, group), buffer, ciphertext_at),
         Family::V6 => key.aead.open(header.ctr, &header.aad_v6(source, group), buffer, ciphertext_at),
     };
-    let plaintext_len = plaintext_len.ok_or(Reason::Aead)?;
-    let window = key.windows[lane].get_or_insert_with(|| ReplayWindow::new(replay_window, 0));
-    if window.mark(seq) {
-        seks.set_top(key.slot, lane, seq);
-    }
+    let Some(plaintext_len) = plaintext_len else {
+        police.failed(&mut key.record, header.key_id, source, now.mono_ms);
+        return Err(Reason::Aead);
+    };
+    police.opened(&mut key.record, header.key_id, source, now.mono_ms);
+    key.windows.claim(lane, seq)?;
+    seks.raise_top(key.slot, lane, seq);
     let inner = Inner::parse(buffer.first_chunk::<INNER_LEN>().ok_or(Reason::InnerTooShort)?);
     if plaintext_len < INNER_LEN {
         return Err(Reason::InnerTooShort);

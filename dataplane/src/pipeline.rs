@@ -4,6 +4,8 @@
 //! checked again only when the map's generation has changed, one load of shared state per batch.
 
 use crate::open::{self, OpenKey};
+use crate::police::{Notice, Police};
+use crate::replay::Windows;
 use crate::seal::{self, SealKey};
 use crate::tables::{Flow, PortSet, Role, Tables};
 use gemcast_proto::id::{Group, KeyId};
@@ -15,14 +17,13 @@ use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN, group_
 use gemcast_xdp::counters::Counters;
 use gemcast_xdp::layout::Mark;
 use gemcast_xdp::seks::Seks;
-use std::collections::{HashMap, VecDeque};
+use gemcast_xdp::sync::Sync;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 /// Keys whose absence is remembered until the map changes.
 const MISSING_LIMIT: usize = 64;
-/// Keys whose replay windows are kept after they left the map.
-const RETIRED_LIMIT: usize = 1024;
 
 /// What was done to a forwarded packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +82,8 @@ enum Absent {
     Unknown,
     /// It is one of our own.
     Own,
+    /// It was wiped not long ago.
+    Retired,
 }
 
 /// The seal key of a flow, as last looked up.
@@ -90,10 +93,35 @@ struct Seal {
     checked: Option<u64>,
 }
 
+/// What the workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Keys.
+    pub seks: Arc<Seks>,
+    /// Reserved counters of our own keys.
+    pub counters: Arc<Counters>,
+    /// Generation of the keys, those removed last, heartbeats.
+    pub sync: Arc<Sync>,
+    /// Replay windows.
+    pub windows: Arc<Windows>,
+}
+
+/// The time of a batch.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Now {
+    /// Milliseconds since the Unix epoch: for the validity of keys.
+    pub wall_ms: u64,
+    /// Milliseconds of a clock that never goes back: for limits.
+    pub mono_ms: u64,
+}
+
 /// The packet path of one worker, without its IO.
 pub struct Pipeline {
     seks: Arc<Seks>,
     counters: Arc<Counters>,
+    sync: Arc<Sync>,
+    windows: Arc<Windows>,
+    police: Police,
     tables: Arc<Tables>,
     lane: u8,
     workers: u8,
@@ -102,19 +130,21 @@ pub struct Pipeline {
     open_index: HashMap<KeyId, usize, KeyIdHasher>,
     /// Keys looked for in vain at this generation.
     missing: Vec<(KeyId, Absent)>,
-    /// Keys that left the map, with their replay windows: one that comes back accepts nothing a second time.
-    retired: VecDeque<(KeyId, OpenKey)>,
     generation: u64,
-    wall_ms: u64,
+    now: Now,
     sweep: usize,
 }
 
 impl Pipeline {
     /// The pipeline of worker `lane` of `workers`.
-    pub fn new(seks: Arc<Seks>, counters: Arc<Counters>, lane: u8, workers: u8) -> Self {
+    pub fn new(shared: Shared, lane: u8, workers: u8) -> Self {
+        let Shared { seks, counters, sync, windows } = shared;
         Self {
             seks,
             counters,
+            sync,
+            windows,
+            police: Police::default(),
             tables: Arc::default(),
             lane,
             workers,
@@ -122,9 +152,8 @@ impl Pipeline {
             opens: Vec::new(),
             open_index: HashMap::default(),
             missing: Vec::with_capacity(MISSING_LIMIT),
-            retired: VecDeque::new(),
             generation: 0,
-            wall_ms: 0,
+            now: Now::default(),
             sweep: 0,
         }
     }
@@ -153,11 +182,12 @@ impl Pipeline {
         &self.tables
     }
 
-    /// Begins a batch: the key map's generation and the wall clock (milliseconds since the Unix epoch), read once. `true` when
-    /// the map has changed since the last batch.
+    /// Begins a batch: the time and the key map's generation, read once. `true` when the map has changed since the last
+    /// batch.
     #[inline]
-    pub fn begin_batch(&mut self, generation: u64, wall_ms: u64) -> bool {
-        self.wall_ms = wall_ms;
+    pub fn begin_batch(&mut self, now: Now) -> bool {
+        self.now = now;
+        let generation = self.sync.generation();
         let changed = self.generation != generation;
         if changed {
             self.generation = generation;
@@ -202,7 +232,7 @@ impl Pipeline {
             slot.checked = Some(self.generation);
         }
         let key = slot.key.as_mut().ok_or(Reason::NoSealKey)?;
-        let length = seal::seal(key, &self.counters, frame, &datagram, self.tables.outer_ttl, self.wall_ms)?;
+        let length = seal::seal(key, &self.counters, frame, &datagram, self.tables.outer_ttl, self.now.wall_ms)?;
         Ok(Emit { length, egress: self.tables.untrusted, flow: index, action: Action::Sealed })
     }
 
@@ -218,6 +248,7 @@ impl Pipeline {
                     let group = self.flow(mark_flow, &datagram)?.group;
                     return Err(match self.absence(header.key_id, absent, &group) {
                         Absent::Own => Stop::Drop(Reason::OwnKey),
+                        Absent::Retired => Stop::Drop(Reason::KeyRetired),
                         _ => Stop::Hold { key_id: header.key_id, flow: mark_flow, epoch: header.epoch.0 },
                     });
                 }
@@ -229,8 +260,7 @@ impl Pipeline {
         if !flow.receive || !flow.sealed {
             return Err(Reason::StaleFlow.into());
         }
-        let window = self.tables.replay_window;
-        let opened = open::open(key, &self.seks, frame, &datagram, &header, window, self.wall_ms)?;
+        let opened = open::open(key, &self.seks, &mut self.police, frame, &datagram, &header, self.now)?;
         if !flow.covers_port(opened.destination_port) {
             return Err(Reason::InnerPort.into());
         }
@@ -270,7 +300,13 @@ impl Pipeline {
         if absent != Absent::New {
             return absent;
         }
-        let absent = if self.seks.is_own(group, key_id) { Absent::Own } else { Absent::Unknown };
+        let absent = if self.seks.is_own(group, key_id) {
+            Absent::Own
+        } else if self.sync.was_removed(key_id) {
+            Absent::Retired
+        } else {
+            Absent::Unknown
+        };
         if self.missing.len() < MISSING_LIMIT {
             self.missing.push((key_id, absent));
         }
@@ -290,7 +326,7 @@ impl Pipeline {
         if let Some((_, absent)) = self.missing.iter().find(|(missing, _)| *missing == key_id) {
             return Err(*absent);
         }
-        let Some(mut key) = OpenKey::find(&self.seks, key_id, self.tables.replay_window) else {
+        let Some(mut key) = OpenKey::find(&self.seks, &self.windows, key_id, self.tables.replay_window) else {
             if let Some(index) = known {
                 self.forget(index);
             }
@@ -301,15 +337,10 @@ impl Pipeline {
         match known {
             Some(index) => {
                 let old = std::mem::replace(&mut self.opens[index].1, key);
-                self.opens[index].1.adopt_windows(old);
+                self.opens[index].1.adopt(old);
                 Ok(index)
             }
             None => {
-                if let Some(position) = self.retired.iter().position(|(retired, _)| *retired == key_id)
-                    && let Some((_, old)) = self.retired.remove(position)
-                {
-                    key.adopt_windows(old);
-                }
                 self.opens.push((key_id, key));
                 self.open_index.insert(key_id, self.opens.len() - 1);
                 Ok(self.opens.len() - 1)
@@ -320,13 +351,21 @@ impl Pipeline {
     fn forget(&mut self, index: usize) {
         let (gone, key) = self.opens.swap_remove(index);
         self.open_index.remove(&gone);
-        if self.retired.len() == RETIRED_LIMIT {
-            self.retired.pop_front();
-        }
-        self.retired.push_back((gone, key));
+        self.windows.give_back(gone, key.into_windows());
         if let Some((moved, _)) = self.opens.get(index) {
             self.open_index.insert(*moved, index);
         }
+    }
+
+    /// Whether control is to be told of packets that do not decrypt.
+    #[inline]
+    pub fn has_notices(&self) -> bool {
+        self.police.has_notices()
+    }
+
+    /// Takes what control is to be told of packets that do not decrypt.
+    pub fn notices(&mut self) -> impl Iterator<Item = Notice> {
+        self.police.notices()
     }
 
     /// Lets go of keys that are no longer in the map, a few at a time. Called now and then, off the packet path.

@@ -7,7 +7,8 @@
 use crate::interface::{self, Interface, Monitor};
 use crate::join::{Membership, Memberships};
 use crate::link::Link;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Shared};
+use crate::replay::Windows;
 use crate::snapshot::{self, Snapshot};
 use crate::stats::WorkerStats;
 use crate::tables::{Flow, MAX_PORTS_SERVED, PortIndex, PortSet, Role, Tables};
@@ -15,7 +16,7 @@ use crate::worker::{Command, Event, EventSender, PortConfig, Worker, WorkerHandl
 use crate::xdp::{Attached, MapSizes, Maps, XdpError};
 use crate::xsk::{self, BindMode, MAX_FRAME, Umem, XskSocket};
 use crossbeam_channel::Receiver;
-use gemcast_proto::id::unmap;
+use gemcast_proto::id::{Group, unmap};
 use gemcast_proto::link::{self as message, ToControl, ToDataplane, to_control, to_dataplane};
 use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::classify::ETHERNET_LEN;
@@ -143,6 +144,8 @@ pub struct Plane {
     events: Receiver<Event>,
     memberships: Memberships,
     desired: Option<Snapshot>,
+    /// The snapshot as it is kept for the next start.
+    kept: message::Snapshot,
     tables: Tables,
     ports: [Option<Port>; MAX_PORTS_SERVED],
     problems: Vec<String>,
@@ -171,10 +174,16 @@ impl Plane {
         let count = options.cores.len().max(1);
         let mut workers = Vec::new();
         let mut umems = Vec::new();
+        let shared = Shared {
+            seks: Arc::clone(&maps.seks),
+            counters: Arc::clone(&maps.counters),
+            sync: Arc::clone(&maps.sync),
+            windows: Arc::new(Windows::new(count)),
+        };
         for queue in 0..count {
             let (umem, frames) =
                 Umem::new(options.frames).map_err(|source| PlaneError::Umem { frames: options.frames, source })?;
-            let pipeline = Pipeline::new(Arc::clone(&maps.seks), Arc::clone(&maps.counters), queue as u8, count as u8);
+            let pipeline = Pipeline::new(shared.clone(), queue as u8, count as u8);
             let events = EventSender::new(sender.clone(), Arc::clone(&waker));
             let core = options.cores.get(queue).copied();
             umems.push(umem.share());
@@ -192,6 +201,7 @@ impl Plane {
             events,
             memberships: Memberships::default(),
             desired: None,
+            kept: message::Snapshot::default(),
             tables: Tables::default(),
             ports: [const { None }; MAX_PORTS_SERVED],
             problems: Vec::new(),
@@ -210,6 +220,7 @@ impl Plane {
             Ok(None) => {}
             Ok(Some(message)) => match Snapshot::parse(&message) {
                 Ok(snapshot) => {
+                    self.kept = message;
                     tracing::info!(flows = snapshot.flows.len(), "going on with the last snapshot");
                     self.apply(snapshot);
                 }
@@ -316,7 +327,8 @@ impl Plane {
                         );
                     }
                 }
-                Some(to_dataplane::Body::Snapshot(message)) => self.take(&message),
+                Some(to_dataplane::Body::Snapshot(message)) => self.take(message),
+                Some(to_dataplane::Body::Gate(gate)) => self.gate(&gate),
                 Some(to_dataplane::Body::Stats(_)) => {
                     let stats = self.stats();
                     self.answer(to_control::Body::Stats(stats));
@@ -326,21 +338,61 @@ impl Plane {
         }
     }
 
-    fn take(&mut self, message: &message::Snapshot) {
-        match Snapshot::parse(message) {
+    fn take(&mut self, message: message::Snapshot) {
+        let generation = message.generation;
+        match Snapshot::parse(&message) {
             Ok(snapshot) => {
+                self.kept = message;
                 self.apply(snapshot);
-                if let Err(error) = snapshot::save(&self.snapshot_path(), message) {
-                    self.problems.push(format!("cannot keep the snapshot for a restart: {error}"));
-                }
+                self.keep();
             }
             Err(error) => {
                 tracing::error!(%error, "control's snapshot is refused, the one before stays in force");
                 self.problems = vec![error.to_string()];
             }
         }
-        let applied = message::Applied { generation: message.generation, problems: self.problems.clone() };
+        let applied = message::Applied { generation, problems: self.problems.clone() };
         self.answer(to_control::Body::Applied(applied));
+    }
+
+    fn keep(&mut self) {
+        if let Err(error) = snapshot::save(&self.snapshot_path(), &self.kept) {
+            self.problems.push(format!("cannot keep the snapshot for a restart: {error}"));
+        }
+    }
+
+    /// Changes who forwards some flows: one write of a map entry for each, which XDP sees with the next frame. Frames that
+    /// were redirected before go their way.
+    fn gate(&mut self, gate: &message::Gate) {
+        for change in &gate.flows {
+            if let Err(error) = self.gate_flow(change) {
+                tracing::error!(%error, "a flow's forwarder is not changed");
+                self.problems.push(error);
+            }
+        }
+        self.kept.generation = gate.generation;
+        self.keep();
+        let applied = message::Applied { generation: gate.generation, problems: self.problems.clone() };
+        self.answer(to_control::Body::Applied(applied));
+    }
+
+    fn gate_flow(&mut self, change: &message::FlowGate) -> Result<(), String> {
+        let place = format!("gate of group {:02x?}/{}", change.group, change.prefix_len);
+        let address = <[u8; 16]>::try_from(change.group.as_slice()).ok();
+        let length = u8::try_from(change.prefix_len).ok();
+        let group = address.zip(length).and_then(|(address, length)| Group::from_mapped(address, length).ok());
+        let group = group.ok_or_else(|| format!("{place}: no group, expected 16 bytes of a multicast address"))?;
+        let index = self.tables.find_group(&group).ok_or_else(|| format!("{place}: {group} is not in the snapshot"))?;
+        let desired = self.desired.iter_mut().flat_map(|desired| &mut desired.flows);
+        for flow in desired.chain(self.tables.flows.iter_mut().flatten()).filter(|flow| flow.group == group) {
+            (flow.send_standby, flow.receive_standby) = (change.send_standby, change.receive_standby);
+        }
+        let of_group = |flow: &&mut message::Flow| flow.group == change.group && flow.prefix_len == change.prefix_len;
+        for flow in self.kept.flows.iter_mut().filter(of_group) {
+            (flow.send_standby, flow.receive_standby) = (change.send_standby, change.receive_standby);
+        }
+        let flow = self.tables.flow(index).expect("found just now");
+        self.maps.write_flow(index, flow).map_err(|error| error.to_string())
     }
 
     fn apply(&mut self, snapshot: Snapshot) {
@@ -371,6 +423,9 @@ impl Plane {
         self.set_tables(&desired);
         self.direct();
         if let Err(error) = self.maps.write_flows(&self.tables.flows) {
+            self.problem(error.to_string(), true);
+        }
+        if let Err(error) = self.maps.write_gateways(&desired.gateways) {
             self.problem(error.to_string(), true);
         }
         self.join(&desired.flows);
@@ -560,6 +615,11 @@ impl Plane {
         if repaired && let Err(error) = self.maps.write_flows(&self.tables.flows) {
             tracing::warn!(%error, "cannot write the flows again");
         }
+        let gateways = self.desired.as_ref().map(|desired| &desired.gateways);
+        match gateways.map_or(Ok(false), |gateways| self.maps.write_gateways(gateways)) {
+            Ok(written) => repaired |= written,
+            Err(error) => tracing::warn!(%error, "cannot write the other gateways again"),
+        }
         for port in self.ports.iter_mut().flatten() {
             match port.attached.pin_again() {
                 Ok(pinned) => repaired |= pinned,
@@ -658,6 +718,16 @@ impl Plane {
                     };
                     self.answer(to_control::Body::MissingKey(missing));
                 }
+                Event::FailedOpens(notice) => {
+                    let failed = message::FailedOpens {
+                        key_id: notice.key_id.0,
+                        failed: notice.failed,
+                        limited: notice.limited,
+                        source: notice.source.to_vec(),
+                        ban: notice.ban,
+                    };
+                    self.answer(to_control::Body::FailedOpens(failed));
+                }
                 Event::PortFailed(index, serial) => {
                     if self.ports[index].as_ref().is_some_and(|port| port.serial == serial) {
                         self.drop_port(index);
@@ -750,6 +820,8 @@ impl Plane {
             sent: worker.sent,
             sent_bytes: worker.sent_bytes,
             unsent: worker.unsent.iter().map(count).collect(),
+            opened: worker.opened,
+            invalid: worker.invalid,
         }
     }
 }

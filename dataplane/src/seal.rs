@@ -7,6 +7,7 @@
 //! The payload does not move.
 
 use crate::aead::Aead;
+use crate::replay::SEQ_END;
 use gemcast_proto::id::{Counter, Epoch, Group, KeyId};
 use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::classify::{Datagram, ETHERNET_LEN, Family, IPV4_LEN, IPV6_LEN, UDP_LEN, ipv4_checksum};
@@ -15,9 +16,6 @@ use gemcast_xdp::counters::Counters;
 use gemcast_xdp::layout::SipKey;
 use gemcast_xdp::seks::{Sek, SekRole, Seks, SlotIndex};
 use std::hint::black_box;
-
-/// Packets a key may seal, all lanes together.
-const HARD_LIMIT: u64 = 1 << 34;
 
 /// A key of ours, ready to seal in one worker's lane.
 pub struct SealKey {
@@ -58,7 +56,7 @@ impl SealKey {
             lane,
             next: 0,
             reserved: 0,
-            limit: HARD_LIMIT / u64::from(workers.max(1)),
+            limit: SEQ_END / u64::from(workers.max(1)),
         })
     }
 

@@ -6,7 +6,7 @@ use gemcast_proto::id::Group;
 use gemcast_proto::link;
 use gemcast_xdp::layout::MAX_PORTS;
 use prost::Message;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,6 +16,8 @@ const DEFAULT_TTL: u8 = 64;
 /// Bounds of what may be asked for, so that a mistake cannot exhaust the host.
 const MAX_WINDOW: u32 = 1 << 20;
 const MAX_HOLD_PACKETS: u32 = 1 << 16;
+/// Entries of `GATEWAYS`.
+const MAX_GATEWAYS: usize = 1024;
 
 /// What the data plane shall do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +34,8 @@ pub struct Snapshot {
     pub replay_window: usize,
     /// TTL or hop limit of sealed packets.
     pub ttl: u8,
+    /// Ethernet addresses of other gateways on trusted segments.
+    pub gateways: BTreeSet<[u8; 6]>,
 }
 
 /// What in a snapshot is wrong. None of it is applied.
@@ -95,7 +99,17 @@ impl Snapshot {
             0 => DEFAULT_TTL,
             ttl => u8::try_from(ttl).map_err(|_| error("ttl".into(), format!("{ttl}, expected 1 to 255")))?,
         };
-        Ok(Self { generation: message.generation, interfaces, flows, hold, replay_window, ttl })
+        if message.gateways.len() > MAX_GATEWAYS {
+            let count = message.gateways.len();
+            return Err(error("gateways".into(), format!("{count}, expected at most {MAX_GATEWAYS}")));
+        }
+        let address = |bytes: &Vec<u8>| {
+            let length = bytes.len();
+            let wrong = |_| error("gateways".into(), format!("an address of {length} bytes, expected 6"));
+            bytes.as_slice().try_into().map_err(wrong)
+        };
+        let gateways = message.gateways.iter().map(address).collect::<Result<_, _>>()?;
+        Ok(Self { generation: message.generation, interfaces, flows, hold, replay_window, ttl, gateways })
     }
 }
 
@@ -117,6 +131,8 @@ fn parse_flow(flow: &link::Flow) -> Result<Flow, String> {
         send: flow.send,
         receive: flow.receive,
         transit: flow.transit,
+        send_standby: flow.send_standby,
+        receive_standby: flow.receive_standby,
         ports: ports.collect::<Result<_, _>>()?,
         sources: sources.collect::<Result<_, _>>()?,
     })
@@ -156,6 +172,8 @@ mod tests {
                 send: true,
                 receive: true,
                 transit: false,
+                send_standby: false,
+                receive_standby: false,
                 ports: vec![5000],
                 sources: vec![map_v4([10, 0, 0, 1]).to_vec()],
             }],
@@ -196,6 +214,7 @@ mod tests {
         assert!(refused(|m| m.flows[0].ports = (1..=17).collect()).contains("17 ports, expected at most 16"));
         assert!(refused(|m| m.flows[0].sources = vec![vec![1]]).contains("source of 1 bytes"));
         assert!(refused(|m| m.replay_window = 1 << 30).contains("replay_window"));
+        assert!(refused(|m| m.gateways = vec![vec![1; 5]]).contains("gateways: an address of 5 bytes, expected 6"));
         assert!(refused(|m| m.ttl = 300).contains("ttl: 300, expected 1 to 255"));
     }
 }

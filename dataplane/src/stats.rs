@@ -51,6 +51,10 @@ pub struct PortStats {
     pub forwarded: u64,
     /// Frames received here that were dropped.
     pub dropped: ReasonCounts,
+    /// Sealed frames received here that were opened.
+    pub opened: u64,
+    /// Descriptors the kernel refused.
+    pub invalid: u64,
     /// Frames received here that wait for a key.
     pub held: u64,
     /// Frames sent here.
@@ -65,6 +69,8 @@ impl PortStats {
     /// Adds another worker's.
     pub fn merge(&mut self, other: &Self) {
         self.forwarded += other.forwarded;
+        self.opened += other.opened;
+        self.invalid += other.invalid;
         self.held += other.held;
         self.sent += other.sent;
         self.sent_bytes += other.sent_bytes;

@@ -70,6 +70,10 @@ pub struct Flow {
     pub receive: bool,
     /// Sealed packets are relayed between untrusted interfaces.
     pub transit: bool,
+    /// Another gateway forwards what comes from trusted interfaces.
+    pub send_standby: bool,
+    /// Another gateway delivers what comes from untrusted interfaces.
+    pub receive_standby: bool,
     /// Destination ports, none for all.
     pub ports: Vec<u16>,
     /// Source addresses, 16 bytes each, none for all.
@@ -91,6 +95,8 @@ impl Flow {
             (self.send, FlowRule::SEND),
             (self.receive, FlowRule::RECEIVE),
             (self.transit, FlowRule::TRANSIT),
+            (self.send_standby, FlowRule::SEND_STANDBY),
+            (self.receive_standby, FlowRule::RECEIVE_STANDBY),
             (!self.sources.is_empty(), FlowRule::SOURCES),
         ] {
             flags |= if set { flag } else { 0 };
@@ -224,6 +230,8 @@ mod tests {
             send: true,
             receive: true,
             transit: false,
+            send_standby: false,
+            receive_standby: false,
             ports: Vec::new(),
             sources: Vec::new(),
         }

@@ -5,7 +5,8 @@
 //! and give the kernel frames to receive into. With nothing to do it sleeps in poll(2).
 
 use crate::hold::{HoldQueue, Waiting};
-use crate::pipeline::{Emit, Pipeline, Stop};
+use crate::pipeline::{Action, Emit, Now, Pipeline, Stop};
+use crate::police::Notice;
 use crate::stats::WorkerStats;
 use crate::tables::{MAX_PORTS_SERVED, PortIndex, PortSet, Role, Tables};
 use crate::xsk::{Frame, RING_SIZE, Umem, XskSocket};
@@ -80,6 +81,8 @@ pub enum Event {
         /// GAK epoch the packets name.
         epoch: u16,
     },
+    /// Packets under a key do not decrypt.
+    FailedOpens(Notice),
     /// The socket of an interface failed: the one that was added under this serial number.
     PortFailed(PortIndex, u64),
 }
@@ -221,7 +224,8 @@ impl Worker {
         }
         while self.obey() {
             self.mono_ms = clock_ms(ClockId::Boottime);
-            let changed = self.pipeline.begin_batch(self.sync.generation(), clock_ms(ClockId::Realtime));
+            let now = Now { wall_ms: clock_ms(ClockId::Realtime), mono_ms: self.mono_ms };
+            let changed = self.pipeline.begin_batch(now);
             if !self.hold.is_empty() {
                 if changed {
                     self.retry_held();
@@ -231,6 +235,9 @@ impl Worker {
             let mut received = 0;
             for index in 0..MAX_PORTS_SERVED {
                 received += self.receive(index);
+            }
+            if self.pipeline.has_notices() {
+                self.pipeline.notices().for_each(|notice| self.events.send(Event::FailedOpens(notice)));
             }
             self.stats.batches += u64::from(received > 0);
             self.send();
@@ -335,6 +342,7 @@ impl Worker {
                 && let Ok(statistics) = port.socket.statistics()
             {
                 stats.dropped.set(Reason::RingFull, statistics.lost);
+                stats.invalid = statistics.invalid;
             }
         }
         self.stats.frames_free = self.free.len() as u64;
@@ -393,7 +401,6 @@ impl Worker {
     }
 
     /// Relays a sealed packet that is to be opened as well, so by copies only. Whether one left.
-    #[cold]
     fn relay_copies(&mut self, ingress: PortIndex, frame: &mut Frame, length: usize, mark: Mark) -> bool {
         let head: [u8; size_of::<Mark>()] = mark.emit();
         let result = self.pipeline.transit(mark.flow, self.umem.bytes(frame), length);
@@ -412,7 +419,9 @@ impl Worker {
     }
 
     fn count_forwarded(&mut self, ingress: PortIndex, emit: &Emit, relayed: bool) {
-        self.stats.ports[ingress].forwarded += u64::from(!relayed);
+        let port = &mut self.stats.ports[ingress];
+        port.forwarded += u64::from(!relayed);
+        port.opened += u64::from(emit.action == Action::Opened);
         if let Some(flow) = self.stats.flows.get_mut(emit.flow as usize) {
             flow.add(emit.action, emit.length);
         }

@@ -13,10 +13,13 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gemcast_proto::reason::Reason;
 use gemcast_xdp::counters::Counters;
-use gemcast_xdp::layout::{FlowRule, MAX_QUEUES, STATS_PER_INTERFACE, SourceKey, Stat, stat_index, xsk_index};
+use gemcast_xdp::layout::{
+    FlowRule, GatewayKey, MAX_QUEUES, STATS_PER_INTERFACE, SourceKey, Stat, gateway_key, stat_index, xsk_index,
+};
 use gemcast_xdp::seks::Seks;
 use gemcast_xdp::sync::Sync;
 use gemcast_xdp::{LAYOUT_VERSION, name};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -27,7 +30,7 @@ use std::sync::atomic::Ordering;
 /// The program, compiled for BPF. aya wants it aligned.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("GEMCAST_XDP_OBJECT"));
 
-const MAPS: [&str; 11] = [
+const MAPS: [&str; 12] = [
     name::SEKS,
     name::SYNC,
     name::COUNTERS,
@@ -36,6 +39,7 @@ const MAPS: [&str; 11] = [
     name::SOURCES,
     name::GTAG,
     name::BANS,
+    name::GATEWAYS,
     name::TRANSIT,
     name::XSKS,
     name::STATS,
@@ -141,6 +145,7 @@ pub struct Maps {
     flows: BpfHashMap<MapData, [u8; 16], FlowRule>,
     prefixes: LpmTrie<MapData, [u8; 16], FlowRule>,
     sources: BpfHashMap<MapData, SourceKey, u8>,
+    gateways: BpfHashMap<MapData, GatewayKey, u8>,
     xsks: XskMap<MapData>,
     stats: PerCpuArray<MapData, u64>,
 }
@@ -192,6 +197,7 @@ impl Maps {
             flows: take(name::FLOWS)?.try_into().map_err(map_error(name::FLOWS))?,
             prefixes: take(name::FLOW_PREFIXES)?.try_into().map_err(map_error(name::FLOW_PREFIXES))?,
             sources: take(name::SOURCES)?.try_into().map_err(map_error(name::SOURCES))?,
+            gateways: take(name::GATEWAYS)?.try_into().map_err(map_error(name::GATEWAYS))?,
             xsks: take(name::XSKS)?.try_into().map_err(map_error(name::XSKS))?,
             stats: take(name::STATS)?.try_into().map_err(map_error(name::STATS))?,
         };
@@ -348,13 +354,7 @@ impl Maps {
                 self.sources.insert(key, 1, 0).map_err(map_error(name::SOURCES))?;
                 sources.insert((key.flow, key.source));
             }
-            let rule = flow.rule(index as u32);
-            if flow.group.is_single() {
-                self.flows.insert(*flow.group.mapped(), rule, 0).map_err(map_error(name::FLOWS))?;
-            } else {
-                let key = Key::new(u32::from(flow.group.mapped_prefix_len()), *flow.group.mapped());
-                self.prefixes.insert(&key, rule, 0).map_err(map_error(name::FLOW_PREFIXES))?;
-            }
+            self.write_flow(index as u32, flow)?;
         }
         let stale: Vec<SourceKey> = self
             .sources
@@ -366,6 +366,30 @@ impl Maps {
             self.sources.remove(&key).map_err(map_error(name::SOURCES))?;
         }
         Ok(())
+    }
+
+    /// Writes the rule of one flow, in one step.
+    pub fn write_flow(&mut self, index: u32, flow: &Flow) -> Result<(), XdpError> {
+        let rule = flow.rule(index);
+        if flow.group.is_single() {
+            self.flows.insert(*flow.group.mapped(), rule, 0).map_err(map_error(name::FLOWS))
+        } else {
+            let key = Key::new(u32::from(flow.group.mapped_prefix_len()), *flow.group.mapped());
+            self.prefixes.insert(&key, rule, 0).map_err(map_error(name::FLOW_PREFIXES))
+        }
+    }
+
+    /// Makes the map of other gateways hold these addresses and no others; whether it did not.
+    pub fn write_gateways(&mut self, gateways: &BTreeSet<[u8; 6]>) -> Result<bool, XdpError> {
+        let wanted: BTreeSet<_> = gateways.iter().copied().map(gateway_key).collect();
+        let found: BTreeSet<_> = self.gateways.keys().filter_map(Result::ok).collect();
+        for stale in found.difference(&wanted) {
+            self.gateways.remove(stale).map_err(map_error(name::GATEWAYS))?;
+        }
+        for missing in wanted.difference(&found) {
+            self.gateways.insert(missing, 1, 0).map_err(map_error(name::GATEWAYS))?;
+        }
+        Ok(wanted != found)
     }
 
     /// A counter of a port, over all CPUs.
@@ -438,6 +462,7 @@ fn load(directory: &Path, sizes: MapSizes, slot: u32) -> Result<Ebpf, XdpError> 
         .map_max_entries(name::FLOWS, sizes.flows)
         .map_max_entries(name::GTAG, sizes.flows.saturating_mul(2))
         .map_max_entries(name::TRANSIT, sizes.keys)
+        .map_max_entries(name::BANS, sizes.keys)
         .map_max_entries(name::SOURCES, sizes.flows)
         .map_max_entries(name::FLOW_PREFIXES, sizes.flows)
         .override_global("SLOT", &slot, true)

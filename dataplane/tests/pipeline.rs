@@ -1,6 +1,8 @@
 //! The packet path without its IO: what goes in sealed comes out as it was, and nothing else comes out at all.
 
-use gemcast_dataplane::pipeline::{Action, Pipeline, Stop};
+use gemcast_dataplane::pipeline::{Action, Now, Pipeline, Shared, Stop};
+use gemcast_dataplane::police::Notice;
+use gemcast_dataplane::replay::Windows;
 use gemcast_dataplane::tables::{Flow, PortSet, Role, Tables};
 use gemcast_lab::{Datagram, Mac};
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite, map};
@@ -10,12 +12,15 @@ use gemcast_proto::wire::frame::{OVERHEAD, PORT, ROOM};
 use gemcast_xdp::counters::{BLOCK, Counters};
 use gemcast_xdp::layout::Mark;
 use gemcast_xdp::seks::{Sek, SekRole, Seks};
+use gemcast_xdp::sync::Sync;
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 const NOW: u64 = 1_800_000_000_000;
+/// The clock that never goes back, at the first batch.
+const START: u64 = 5_000_000;
 const KEY: KeyId = KeyId(0x1234_5678);
 const BUFFER: usize = 2048;
 const TRUSTED: usize = 0;
@@ -25,8 +30,8 @@ const UNTRUSTED: usize = 1;
 struct Gateway {
     seks: Arc<Seks>,
     counters: Arc<Counters>,
+    sync: Arc<Sync>,
     pipeline: Pipeline,
-    generation: u64,
 }
 
 fn tables(groups: &[&str]) -> Tables {
@@ -36,6 +41,8 @@ fn tables(groups: &[&str]) -> Tables {
         send: true,
         receive: true,
         transit: false,
+        send_standby: false,
+        receive_standby: false,
         ports: Vec::new(),
         sources: Vec::new(),
     };
@@ -51,23 +58,46 @@ impl Gateway {
     fn new(tables: Tables) -> Self {
         let seks = Arc::new(Seks::anonymous(64).unwrap());
         let counters = Arc::new(Counters::anonymous(4).unwrap());
-        let mut pipeline = Pipeline::new(Arc::clone(&seks), Arc::clone(&counters), 0, 1);
-        pipeline.set_tables(Arc::new(tables));
-        pipeline.begin_batch(1, NOW);
-        Self { seks, counters, pipeline, generation: 1 }
+        let sync = Arc::new(Sync::anonymous().unwrap());
+        let pipeline = Pipeline::new(
+            Shared {
+                seks: Arc::clone(&seks),
+                counters: Arc::clone(&counters),
+                sync: Arc::clone(&sync),
+                windows: Arc::new(Windows::new(1)),
+            },
+            0,
+            1,
+        );
+        let mut gateway = Self { seks, counters, sync, pipeline };
+        gateway.pipeline.set_tables(Arc::new(tables));
+        gateway.at(0);
+        gateway
+    }
+
+    /// Begins a batch, so many milliseconds after the first.
+    fn at(&mut self, later_ms: u64) {
+        self.pipeline.begin_batch(Now { wall_ms: NOW + later_ms, mono_ms: START + later_ms });
+    }
+
+    /// A pipeline over the same maps.
+    fn worker(&self, windows: &Arc<Windows>) -> Pipeline {
+        let (seks, counters) = (Arc::clone(&self.seks), Arc::clone(&self.counters));
+        let shared = Shared { seks, counters, sync: Arc::clone(&self.sync), windows: Arc::clone(windows) };
+        let mut pipeline = Pipeline::new(shared, 0, 1);
+        pipeline.set_tables(Arc::new(self.pipeline.tables().clone()));
+        pipeline.begin_batch(Now { wall_ms: NOW, mono_ms: START });
+        pipeline
     }
 
     /// The next data plane over the same maps.
     fn restart(&mut self) {
-        let tables = self.pipeline.tables().clone();
-        self.pipeline = Pipeline::new(Arc::clone(&self.seks), Arc::clone(&self.counters), 0, 1);
-        self.pipeline.set_tables(Arc::new(tables));
-        self.pipeline.begin_batch(self.generation, NOW);
+        self.pipeline = self.worker(&Arc::new(Windows::new(1)));
     }
 
     fn changed(&mut self) {
-        self.generation += 1;
-        self.pipeline.begin_batch(self.generation, NOW);
+        self.sync.bump_generation();
+        self.at(0);
     }
 
     fn can_seal(mut self, group: &str, suite: Suite) -> Self {
@@ -327,7 +357,7 @@ fn without_a_valid_key_nothing_leaves() {
     assert_eq!(reason(gateway.seal(&clear)), Reason::NoSealKey);
     gateway = gateway.can_seal("239.1.1.1", Suite::Aes256Gcm);
     gateway.seal(&clear).unwrap();
-    gateway.pipeline.begin_batch(gateway.generation, NOW + 1000);
+    gateway.at(1000);
     assert_eq!(reason(gateway.seal(&clear)), Reason::NoSealKey, "expired");
     gateway.seks.remove(KEY);
     gateway.changed();
@@ -456,4 +486,94 @@ fn our_own_packets_coming_back_are_not_waited_for() {
     for _ in 0..2 {
         assert_eq!(reason(gateway.open(&sealed)), Reason::OwnKey);
     }
+}
+
+#[test]
+fn a_straggler_of_a_wiped_key_is_not_waited_for() {
+    let mut source = Gateway::new(tables(&["239.1.1.1"])).can_seal("239.1.1.1", Suite::Aes256Gcm);
+    let sealed = source.seal(&datagram("239.1.1.1", vec![7; 10]).to_frame()).unwrap();
+    let mut gateway = Gateway::new(tables(&["239.1.1.1"]));
+    gateway.sync.note_removed(KEY);
+    assert_eq!(reason(gateway.open(&sealed)), Reason::KeyRetired);
+    gateway = gateway.can_open("239.1.1.1", Suite::Aes256Gcm);
+    gateway.open(&sealed).expect("a key that is back opens");
+}
+
+#[test]
+fn two_workers_open_one_copy_of_a_packet() {
+    let mut source = Gateway::new(tables(&["239.1.1.1"])).can_seal("239.1.1.1", Suite::Aes256Gcm);
+    let clear = datagram("239.1.1.1", vec![7; 10]).to_frame();
+    let gateway = Gateway::new(tables(&["239.1.1.1"])).can_open("239.1.1.1", Suite::Aes256Gcm);
+    let windows = Arc::new(Windows::new(2));
+    let mut workers = [gateway.worker(&windows), gateway.worker(&windows)];
+    let mut copies = |sealed: &[u8], first: usize| {
+        [first, 1 - first].map(|worker| {
+            let mut frame = sealed.to_vec();
+            frame[..8].copy_from_slice(&Mark::new(Mark::OPEN, 0).emit());
+            let length = frame.len();
+            workers[worker].process(Role::Untrusted, &mut frame, length).map(|emit| emit.action)
+        })
+    };
+    for turn in 0..200 {
+        let sealed = source.seal(&clear).unwrap();
+        assert_eq!(copies(&sealed, turn % 2), [Ok(Action::Opened), Err(Stop::Drop(Reason::Replay))]);
+    }
+}
+
+/// Packets with everything right but the payload, from so many sources in turn.
+fn garbage(sealed: &[u8], source: u32) -> Vec<u8> {
+    let mut frame = Datagram::parse(sealed).unwrap();
+    frame.source = std::net::Ipv4Addr::from(source).into();
+    // A counter that was not used yet, so that no window stops it.
+    frame.payload[12] = 0x80;
+    *frame.payload.last_mut().unwrap() ^= 1;
+    frame.to_frame()
+}
+
+#[test]
+fn r8_garbage_costs_one_aead_each_and_strangers_are_limited() {
+    let mut source = Gateway::new(tables(&["239.1.1.1"])).can_seal("239.1.1.1", Suite::Aes256Gcm);
+    let clear = datagram("239.1.1.1", vec![7; 10]).to_frame();
+    let mut gateway = Gateway::new(tables(&["239.1.1.1"])).can_open("239.1.1.1", Suite::Aes256Gcm);
+    let first = source.seal(&clear).unwrap();
+    gateway.open(&first).unwrap();
+    let (mut failed, mut limited) = (0, 0);
+    for n in 0..20_000 {
+        match reason(gateway.open(&garbage(&first, 0x0a02_0000 + n % 3))) {
+            Reason::Aead => failed += 1,
+            Reason::AeadLimited => limited += 1,
+            other => panic!("{other:?}"),
+        }
+        gateway.open(&source.seal(&clear).unwrap()).expect("the honest source is known, and loses nothing");
+    }
+    assert_eq!((failed, limited), (3 * 512, 20_000 - 3 * 512));
+    let notices: Vec<Notice> = gateway.pipeline.notices().collect();
+    assert!(matches!(notices[..], [Notice { key_id: KEY, ban: false, .. }]), "{notices:?}");
+}
+
+#[test]
+fn r8_garbage_in_the_name_of_the_honest_source_is_reported_before_the_source_is_hurt() {
+    let mut source = Gateway::new(tables(&["239.1.1.1"])).can_seal("239.1.1.1", Suite::Aes256Gcm);
+    let clear = datagram("239.1.1.1", vec![7; 10]).to_frame();
+    let mut gateway = Gateway::new(tables(&["239.1.1.1"])).can_open("239.1.1.1", Suite::Aes256Gcm);
+    let first = source.seal(&clear).unwrap();
+    gateway.open(&first).unwrap();
+    let honest = u32::from_be_bytes([10, 1, 0, 2]);
+    let mut failed = 0;
+    while !gateway.pipeline.has_notices() {
+        assert_eq!(reason(gateway.open(&garbage(&first, honest))), Reason::Aead);
+        failed += 1;
+        gateway.open(&source.seal(&clear).unwrap()).expect("nothing is lost before the ban");
+    }
+    let notices: Vec<Notice> = gateway.pipeline.notices().collect();
+    let source_address = map("10.1.0.2".parse().unwrap());
+    assert_eq!(notices, [Notice { key_id: KEY, failed, limited: 0, source: source_address, ban: true }]);
+    for _ in 0..4_000 {
+        assert_eq!(
+            reason(gateway.open(&garbage(&first, honest))),
+            Reason::Aead,
+            "there is room until the ban is in force"
+        );
+    }
+    gateway.open(&source.seal(&clear).unwrap()).unwrap();
 }

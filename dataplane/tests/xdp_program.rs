@@ -11,7 +11,7 @@ use gemcast_lab::{Datagram, Mac, fix_checksums, vlan_tagged};
 use gemcast_proto::id::{Counter, Epoch, KeyId, map};
 use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::frame::{HEADER_LEN, Header, INNER_LEN, Kind, PORT, ROOM, TAG_LEN};
-use gemcast_xdp::layout::{FlowRule, GtagKey, Mark, SipKey, SourceKey, Stat, stat_index};
+use gemcast_xdp::layout::{FlowRule, GtagKey, Mark, SipKey, SourceKey, Stat, gateway_key, stat_index};
 use std::net::IpAddr;
 
 const XDP_DROP: u32 = 1;
@@ -46,6 +46,8 @@ impl Program {
             send: true,
             receive: true,
             transit: false,
+            send_standby: false,
+            receive_standby: false,
             ports: Vec::new(),
             sources: Vec::new(),
         };
@@ -370,4 +372,50 @@ fn sealed_packets_are_relayed_only_from_where_their_origin_is() {
         frame
     };
     assert_eq!(program.untrusted(&forged), Reason::Gtag, "a relay that has the gtag key checks it");
+}
+
+#[test]
+fn a_flow_that_stands_by_is_dropped_in_its_direction_and_still_relayed() {
+    let mut program = Program::load();
+    program.add("239.5.1.1", |flow| flow.send_standby = true);
+    let (cleartext, ciphertext) = (clear("239.5.1.1").to_frame(), sealed("239.5.1.1", |_| {}).to_frame());
+    assert_eq!(program.trusted(&cleartext), Reason::NotForwarder);
+    assert_eq!(program.untrusted(&ciphertext), REDIRECTED);
+    program.add("239.5.1.1", |flow| flow.receive_standby = true);
+    assert_eq!(program.trusted(&cleartext), REDIRECTED, "one write switches");
+    assert_eq!(program.untrusted(&ciphertext), Reason::NotForwarder);
+    let mut forged = ciphertext.clone();
+    forged[60] ^= 1;
+    assert_eq!(program.untrusted(&forged), Reason::Gtag, "forgeries are counted as such");
+    program.add("239.5.1.1", |flow| (flow.receive_standby, flow.transit) = (true, true));
+    assert_eq!(program.untrusted(&ciphertext), Reason::NotForwarder);
+    // BPF_PROG_TEST_RUN runs programs as if on the loopback interface.
+    let mut transit: HashMap<_, u32, u32> = program.0.map_mut("TRANSIT").unwrap().try_into().unwrap();
+    transit.insert(KEY.0, 1, 0).unwrap();
+    let (_, reason, out) = program.run("gemcast_untrusted", &ciphertext);
+    assert_eq!((reason, Mark::parse(&out).map(|mark| mark.flags)), (REDIRECTED, Some(Mark::TRANSIT)));
+    program.add("239.5.1.2", |flow| (flow.sealed, flow.receive_standby) = (false, true));
+    assert_eq!(program.untrusted(&clear("239.5.1.2").to_frame()), Reason::NotForwarder);
+}
+
+#[test]
+fn what_another_gateway_delivered_is_never_sealed_again() {
+    let mut program = Program::load();
+    program.add("239.5.1.1", |flow| flow.send_standby = true);
+    let from = |group, mac| Datagram { mac: Mac(mac), ..clear(group) }.to_frame();
+    let (host, gateway) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 9]);
+    assert_eq!(program.trusted(&from("239.1.1.1", gateway)), REDIRECTED, "a stranger so far");
+    let mut gateways: HashMap<_, [u8; 8], u8> = program.0.map_mut("GATEWAYS").unwrap().try_into().unwrap();
+    gateways.insert(gateway_key(gateway), 1, 0).unwrap();
+    for group in GROUPS {
+        assert_eq!(program.trusted(&from(group, gateway)), Reason::FromGateway);
+        assert_eq!(program.trusted(&from(group, host)), REDIRECTED);
+    }
+    assert_eq!(
+        program.trusted(&from("239.5.1.1", gateway)),
+        Reason::NotForwarder,
+        "no conflict: it delivers, we stand by"
+    );
+    assert_eq!(program.trusted(&from("239.9.9.9", gateway)), Reason::NoFlow, "what is not configured passes");
+    assert_eq!(program.untrusted(&sealed("239.1.1.1", |_| {}).to_frame()), REDIRECTED);
 }

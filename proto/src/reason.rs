@@ -96,6 +96,10 @@ reasons! {
     InnerPort = 43, "inner_port", Worker, "Decrypted, but to a destination port outside the group's ports.";
     KeyExpired = 44, "key_expired", Worker, "The key's validity is over.";
     NotOnPath = 45, "not_on_path", Xdp, "Sealed, not for this gateway, and not from the interface of the route to its origin.";
+    AeadLimited = 46, "aead_limited", Worker, "Not decrypted: too many packets of this source, or of strangers, under this key did not decrypt.";
+    KeyRetired = 47, "key_retired", Worker, "Sealed under a key that is over and was wiped: a straggler or a replay.";
+    NotForwarder = 48, "not_forwarder", Xdp, "Another gateway forwards this group on this LAN; this one stands by.";
+    FromGateway = 49, "from_gateway", Xdp, "From a trusted interface, but delivered there by another gateway: sealed again, it would loop.";
 }
 
 impl Reason {

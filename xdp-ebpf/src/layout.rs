@@ -76,6 +76,10 @@ impl FlowRule {
     pub const SOURCES: u8 = 8;
     /// Sealed packets are relayed between untrusted interfaces, for the keys in `TRANSIT`.
     pub const TRANSIT: u8 = 16;
+    /// Another gateway of the LAN forwards packets from trusted interfaces: ours are dropped.
+    pub const SEND_STANDBY: u8 = 32;
+    /// Another gateway of the LAN delivers packets from untrusted interfaces: ours are dropped.
+    pub const RECEIVE_STANDBY: u8 = 64;
 
     /// Whether all of `flags` are set.
     #[inline(always)]
@@ -96,6 +100,16 @@ impl FlowRule {
         }
         found
     }
+}
+
+/// Key of `GATEWAYS`: an Ethernet address, filled up with zeroes.
+pub type GatewayKey = [u8; 8];
+
+/// The key of an Ethernet address.
+#[inline(always)]
+pub const fn gateway_key(mac: [u8; 6]) -> GatewayKey {
+    let [m0, m1, m2, m3, m4, m5] = mac;
+    [m0, m1, m2, m3, m4, m5, 0, 0]
 }
 
 /// Key of `SOURCES`.

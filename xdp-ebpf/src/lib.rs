@@ -19,13 +19,13 @@ pub mod sync;
 pub mod view;
 
 /// Version of every layout in this crate.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Names of the maps, in the program's object and in the pin directory.
 pub mod name {
     /// Source encryption keys, for user space only: [`crate::seks`].
     pub const SEKS: &str = "SEKS";
-    /// Versions, incarnation, generation, heartbeats: [`crate::sync`].
+    /// Versions, incarnation, generation, heartbeats, removed keys: [`crate::sync`].
     pub const SYNC: &str = "SYNC";
     /// Reserved packet counters: [`crate::counters`].
     pub const COUNTERS: &str = "COUNTERS";
@@ -39,6 +39,8 @@ pub mod name {
     pub const GTAG: &str = "GTAG";
     /// Key id → 1: keys whose packets are dropped.
     pub const BANS: &str = "BANS";
+    /// Ethernet address, 6 bytes and 2 of zero → 1: other gateways on our trusted segments.
+    pub const GATEWAYS: &str = "GATEWAYS";
     /// Key id → index of the interface whose packets under that key are relayed: the reverse path to the key's origin.
     pub const TRANSIT: &str = "TRANSIT";
     /// AF_XDP sockets by [`crate::layout::xsk_index`].

@@ -18,8 +18,8 @@ use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::classify::{Class, Datagram, Family, Frame, classify};
 use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN};
 use gemcast_xdp::layout::{
-    FlowRule, GtagKey, MAX_INTERFACES, MAX_QUEUES, Mark, STATS_PER_INTERFACE, SipKey, SourceKey, Stat, stat_index,
-    xsk_index,
+    FlowRule, GatewayKey, GtagKey, MAX_INTERFACES, MAX_QUEUES, Mark, STATS_PER_INTERFACE, SipKey, SourceKey, Stat,
+    gateway_key, stat_index, xsk_index,
 };
 
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -37,6 +37,8 @@ static GTAG: HashMap<GtagKey, SipKey> = HashMap::with_max_entries(32768, 0);
 #[map]
 static BANS: HashMap<u32, u8> = HashMap::with_max_entries(4096, 0);
 #[map]
+static GATEWAYS: HashMap<GatewayKey, u8> = HashMap::with_max_entries(1024, 0);
+#[map]
 static TRANSIT: HashMap<u32, u32> = HashMap::with_max_entries(16384, 0);
 #[map]
 static XSKS: XskMap = XskMap::with_max_entries(MAX_INTERFACES * MAX_QUEUES, 0);
@@ -49,7 +51,7 @@ static SEKS: Array<[u64; 32]> = Array::with_max_entries(16384, BPF_F_MMAPABLE);
 #[map]
 static COUNTERS: Array<[u64; 17]> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 #[map]
-static SYNC: Array<[u64; 40]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static SYNC: Array<[u64; 560]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The interface's slot, set at load time.
 #[unsafe(no_mangle)]
@@ -81,6 +83,11 @@ fn from_trusted(ctx: &XdpContext) -> Result<Mark, Reason> {
     if !rule.has(FlowRule::SEND) {
         return Err(Reason::NotSending);
     }
+    if rule.has(FlowRule::SEND_STANDBY) {
+        return Err(Reason::NotForwarder);
+    }
+    // Behind the standby: only a gateway that forwards the group counts these, so that a count is a conflict.
+    check_gateway(ctx)?;
     check_ttl(&datagram)?;
     Ok(Mark::new(if rule.has(FlowRule::SEALED) { Mark::SEAL } else { 0 }, rule.flow))
 }
@@ -103,6 +110,9 @@ fn from_untrusted(ctx: &XdpContext) -> Result<Mark, Reason> {
     if !rule.has(FlowRule::RECEIVE) {
         return Err(Reason::NotReceiving);
     }
+    if rule.has(FlowRule::RECEIVE_STANDBY) {
+        return Err(Reason::NotForwarder);
+    }
     check_ttl(&datagram)?;
     Ok(Mark::new(0, rule.flow))
 }
@@ -124,15 +134,22 @@ fn sealed(ctx: &XdpContext, rule: &FlowRule, datagram: &Datagram) -> Result<Mark
     if BANS.get_ptr(&header.key_id.0).is_some() {
         return Err(Reason::Banned);
     }
-    let mut flags = if receive { Mark::OPEN } else { 0 };
-    if rule.has(FlowRule::TRANSIT) {
-        match check_path(ctx, datagram, &header) {
-            Ok(()) => flags |= Mark::TRANSIT,
-            Err(reason) if !receive => return Err(reason),
-            Err(_) => {}
-        }
+    let standby = rule.has(FlowRule::RECEIVE_STANDBY);
+    let open = if receive && !standby { Mark::OPEN } else { 0 };
+    let transit = if rule.has(FlowRule::TRANSIT) { check_path(ctx, datagram, &header) } else { Err(Reason::NotOnPath) };
+    match transit {
+        Ok(()) => Ok(Mark::new(open | Mark::TRANSIT, rule.flow)),
+        Err(_) if open != 0 => Ok(Mark::new(open, rule.flow)),
+        Err(_) if receive => Err(Reason::NotForwarder),
+        Err(reason) => Err(reason),
     }
-    Ok(Mark::new(flags, rule.flow))
+}
+
+/// Whether a frame on a trusted interface is a host's, rather than delivered there by another gateway.
+#[inline(always)]
+fn check_gateway(ctx: &XdpContext) -> Result<(), Reason> {
+    let source = Packet(ctx).load::<6>(6).ok_or(Reason::Truncated)?;
+    if GATEWAYS.get_ptr(&gateway_key(source)).is_some() { Err(Reason::FromGateway) } else { Ok(()) }
 }
 
 /// Whether a sealed packet may be relayed: it comes by the interface of the route to its origin (reverse path).

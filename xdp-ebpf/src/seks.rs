@@ -304,11 +304,14 @@ impl Seks {
         self.slots[slot.0 as usize & self.mask].tops[lane].load(Ordering::Relaxed)
     }
 
-    /// Remembers the highest sequence number of a lane that was accepted.
+    /// Remembers a sequence number of a lane that was accepted, if it is the highest.
     #[inline]
-    pub fn set_top(&self, slot: SlotIndex, lane: usize, top: u64) {
+    pub fn raise_top(&self, slot: SlotIndex, lane: usize, accepted: u64) {
+        let top = &self.slots[slot.0 as usize & self.mask].tops[lane];
         // Never downwards: another worker may have accepted a higher one in the same lane.
-        self.slots[slot.0 as usize & self.mask].tops[lane].fetch_max(top, Ordering::Relaxed);
+        if top.load(Ordering::Relaxed) < accepted {
+            top.fetch_max(accepted, Ordering::Relaxed);
+        }
     }
 
     /// Writes a key, over an earlier record of the same id and role. One writer only.
@@ -491,7 +494,8 @@ mod tests {
         let seks = Seks::anonymous(1).unwrap();
         seks.insert(&sek(1, "239.1.1.1", SekRole::Open)).unwrap();
         let slot = seks.find_open(KeyId(1)).unwrap().0;
-        seks.set_top(slot, 3, 77);
+        seks.raise_top(slot, 3, 77);
+        seks.raise_top(slot, 3, 76);
         seks.insert(&sek(1, "239.1.1.1", SekRole::Open)).unwrap();
         assert_eq!(seks.top(slot, 3), 77, "a rewrite of the same key keeps them");
         seks.remove(KeyId(1));

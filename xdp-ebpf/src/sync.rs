@@ -3,9 +3,13 @@
 use crate::view::{Mapped, Shared};
 use crate::{LAYOUT_VERSION, layout::MAX_QUEUES};
 use core::mem::{offset_of, size_of};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use gemcast_proto::id::KeyId;
 use std::io;
 use std::os::fd::AsFd;
+
+/// Removed keys that are remembered.
+pub const REMOVED_KEYS: usize = 1024;
 
 /// The single value of `SYNC`.
 #[repr(C)]
@@ -29,6 +33,11 @@ pub struct SyncPage {
     reserved3: [AtomicU64; 7],
     /// The workers' last signs of life, milliseconds of CLOCK_BOOTTIME; 0 for a worker that does not run.
     pub worker_heartbeat_ms: [AtomicU64; MAX_QUEUES as usize],
+    /// Keys removed so far; the next one goes to this place of the ring. Written by control.
+    removals: AtomicU64,
+    reserved4: [AtomicU64; 7],
+    /// Ids of the keys removed last, 0 for none. One of them that is in `SEKS` is back.
+    removed: [AtomicU32; REMOVED_KEYS],
 }
 
 // SAFETY: repr(C), atomics only.
@@ -36,9 +45,10 @@ pub struct SyncPage {
 unsafe impl Shared for SyncPage {}
 
 const _: () = {
-    assert!(size_of::<SyncPage>() == 320);
+    assert!(size_of::<SyncPage>() == 4480);
     assert!(offset_of!(SyncPage, generation) == 64);
     assert!(offset_of!(SyncPage, control_heartbeat_ms) == 128);
+    assert!(offset_of!(SyncPage, removed) == 384);
 };
 
 /// A mapped `SYNC`.
@@ -80,8 +90,36 @@ impl Sync {
         self.page().generation.load(Ordering::Acquire)
     }
 
+    /// Remembers that a key was removed, in place of the one longest ago. One writer only.
+    pub fn note_removed(&self, key_id: KeyId) {
+        let page = self.page();
+        let place = page.removals.fetch_add(1, Ordering::Relaxed) as usize % REMOVED_KEYS;
+        page.removed[place].store(key_id.0, Ordering::Relaxed);
+    }
+
+    /// Whether a key is one of the last [`REMOVED_KEYS`] that were removed.
+    pub fn was_removed(&self, key_id: KeyId) -> bool {
+        self.page().removed.iter().any(|removed| removed.load(Ordering::Relaxed) == key_id.0)
+    }
+
     /// Tells the workers that `SEKS` changed.
     pub fn bump_generation(&self) {
         self.page().generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_removed_keys_are_remembered_until_so_many_more_are() {
+        let sync = Sync::anonymous().unwrap();
+        let last = REMOVED_KEYS as u32 + 1;
+        (1..last).for_each(|id| sync.note_removed(KeyId(id)));
+        assert!((1..last).all(|id| sync.was_removed(KeyId(id))));
+        assert!(!sync.was_removed(KeyId(last)));
+        sync.note_removed(KeyId(last));
+        assert!(sync.was_removed(KeyId(last)) && !sync.was_removed(KeyId(1)) && sync.was_removed(KeyId(2)));
     }
 }

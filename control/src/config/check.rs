@@ -27,6 +27,8 @@ const NODE_NAME_LEN: usize = 63;
 const SOCKET_PATH_LEN: usize = 107;
 /// Babel's intervals are 16-bit centiseconds (RFC 8966 §4.6.5).
 const BABEL_INTERVAL: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(655_351);
+/// A ban ends: it hits the key's rightful owner, too.
+const BAN_TIME: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(86_400 + 1);
 /// Longest life of a key: a sane bound on how long a stolen one is of use.
 const LIFETIME: Range<Duration> = Duration::from_secs(10)..Duration::from_secs(7 * 86_400 + 1);
 
@@ -157,6 +159,7 @@ impl Checker<'_> {
         let hello_interval = self.span("hello_interval", file.resilience.hello_interval, seconds(1), &BABEL_INTERVAL);
         let update = file.resilience.update_interval;
         let update_interval = self.span("update_interval", update, seconds(10), &BABEL_INTERVAL);
+        let ban_time = self.span("ban_time", file.resilience.ban_time, seconds(60), &BAN_TIME);
         let lifetime_at = file.keys.sek_lifetime.as_ref().map_or(0..0, Spanned::span);
         let sek_lifetime = self.span("sek_lifetime", file.keys.sek_lifetime, seconds(3600), &LIFETIME);
         let short = Duration::ZERO..LIFETIME.end;
@@ -179,6 +182,7 @@ impl Checker<'_> {
             groups,
             hello_interval,
             update_interval,
+            ban_time,
             sek_lifetime,
             announce_lead,
             overlap,

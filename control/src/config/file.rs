@@ -97,6 +97,7 @@ pub(super) struct Gak {
 pub(super) struct Resilience {
     pub(super) hello_interval: Option<Spanned<Parsed<Span>>>,
     pub(super) update_interval: Option<Spanned<Parsed<Span>>>,
+    pub(super) ban_time: Option<Spanned<Parsed<Span>>>,
 }
 
 /// `[keys]`

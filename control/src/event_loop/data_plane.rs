@@ -1,9 +1,10 @@
 //! The daemon's dealings with the data plane: its connection, the maps, and the flows it is told.
 
 use super::{Daemon, TRANSIT_BATCH};
+use crate::bans::Cause;
 use crate::clock;
 use crate::events::{Entry, Severity};
-use crate::link::LinkEvent;
+use crate::link::{FailedOpens, LinkEvent};
 use crate::maps::{MapError, Maps, Repairs, Transits};
 use gemcast_engine::input::Input;
 use gemcast_proto::id::{Group, KeyId};
@@ -34,6 +35,7 @@ impl Daemon {
                 LinkEvent::MissingKey { key_id, group, epoch } => {
                     self.engine.handle(clock::now(), Input::MissingKey { key_id, group, epoch });
                 }
+                LinkEvent::FailedOpens(failed) => self.on_failed_opens(&failed),
                 LinkEvent::Stats => {
                     let waiting = std::mem::take(&mut self.waiting);
                     waiting.into_iter().for_each(|waiting| self.reply(waiting.client, &waiting.request));
@@ -103,7 +105,7 @@ impl Daemon {
     pub(super) fn repair_maps(&mut self) {
         let transits = if self.config.node.transit { &self.transits } else { &NO_TRANSITS };
         let Some(maps) = &mut self.maps else { return };
-        let repaired = maps.repair(&self.gtags, transits, self.link.is_up());
+        let repaired = maps.repair(&self.gtags, transits, &self.bans.key_ids(), self.link.is_up());
         maps.keys.publish();
         let repairs = match repaired {
             Ok(repairs) => repairs,
@@ -120,6 +122,7 @@ impl Daemon {
             ("counters_lost", repairs.keys.uncounted),
             ("group_tags", repairs.gtags),
             ("transits", repairs.transits),
+            ("bans", repairs.bans),
             ("sync", usize::from(repairs.sync)),
             ("pins", repairs.pins),
         ];
@@ -136,7 +139,7 @@ impl Daemon {
     pub(super) fn restore_maps(&mut self) {
         let transits = if self.config.node.transit { &self.transits } else { &NO_TRANSITS };
         let Some(maps) = &mut self.maps else { return };
-        let restored = maps.repair(&self.gtags, transits, false).map(drop);
+        let restored = maps.repair(&self.gtags, transits, &self.bans.key_ids(), false).map(drop);
         maps.keys.publish();
         self.check_written(restored);
     }
@@ -187,6 +190,57 @@ impl Daemon {
             tracing::warn!(groups = groups.len(), "more groups to relay than {TRANSIT_GROUPS_MAX}; the rest is not");
         }
         groups.into_iter().take(TRANSIT_GROUPS_MAX).collect()
+    }
+
+    /// A member of the group floods with packets that name another's key: the workers hold back what they can, and a
+    /// ban ends it for a while.
+    fn on_failed_opens(&mut self, failed: &FailedOpens) {
+        let key_id = failed.key_id;
+        if !failed.ban {
+            let Some(held_back) = self.refusals.permit(Instant::now()) else { return };
+            let text = "packets with a right group tag do not decrypt; those of their source are held back";
+            let entry = Entry::new(Severity::Warning, "source_limited", text).with("key", key_id);
+            let entry = entry.with("source", failed.source).with("failed", failed.failed);
+            return self.record(entry.with("limited", failed.limited).with("held_back", held_back));
+        }
+        let Some(key) = self.engine.keys().into_iter().find(|key| key.key_id == key_id) else { return };
+        let ban_time = self.config.ban_time;
+        if self.ban(key_id, Cause::Garbage, Some(Instant::now() + ban_time)) {
+            let text = "packets with a right group tag do not decrypt; their key is banned for a while";
+            let entry = Entry::new(Severity::Error, "source_banned", text).with("key", key_id);
+            let entry = entry.with("origin", key.origin).with("group", key.group).with("source", failed.source);
+            self.record(
+                entry
+                    .with("failed", failed.failed)
+                    .with("limited", failed.limited)
+                    .with("for", format_args!("{ban_time:?}")),
+            );
+        }
+    }
+
+    /// Lifts the bans whose time is over.
+    pub(super) fn end_bans(&mut self) {
+        for (key_id, cause) in self.bans.expired(Instant::now()) {
+            self.lift_ban(key_id, cause);
+            let entry = Entry::new(Severity::Info, "ban_ended", "ban ended").with("key", key_id);
+            self.record(entry.with("cause", cause.name()));
+        }
+    }
+
+    /// Drops packets under a key, until then or for good. `true` when it was not banned for this cause before.
+    pub(super) fn ban(&mut self, key_id: KeyId, cause: Cause, until: Option<Instant>) -> bool {
+        let new = self.bans.add(key_id, cause, until);
+        let written = self.maps.as_ref().map_or(Ok(()), |maps| maps.ban(key_id));
+        self.check_written(written);
+        new
+    }
+
+    /// Takes a ban back.
+    pub(super) fn lift_ban(&mut self, key_id: KeyId, cause: Cause) {
+        if self.bans.lift(key_id, cause) {
+            let written = self.maps.as_ref().map_or(Ok(()), |maps| maps.unban(key_id));
+            self.check_written(written);
+        }
     }
 
     pub(super) fn check_written(&mut self, written: Result<(), MapError>) {

@@ -118,7 +118,10 @@ impl KeyTable {
 
     /// Wipes a key and frees its counters; one that is not there is removed already.
     pub fn remove(&mut self, key_id: KeyId) {
-        self.changed |= self.seks.remove(key_id);
+        if self.seks.remove(key_id) {
+            self.changed = true;
+            self.sync.note_removed(key_id);
+        }
         self.wanted.remove(&key_id);
         self.seen.remove(&key_id);
         if let Some(block) = self.block_of(key_id) {

@@ -1,7 +1,8 @@
 //! A pipeline with its maps and tables, and packets for it.
 
 use gemcast_dataplane::aead::Aead;
-use gemcast_dataplane::pipeline::Pipeline;
+use gemcast_dataplane::pipeline::{Now, Pipeline, Shared};
+use gemcast_dataplane::replay::Windows;
 use gemcast_dataplane::tables::{Flow, Tables};
 use gemcast_lab::{Datagram, Mac};
 use gemcast_proto::id::{Counter, Epoch, KeyId, NodeId, Suite, map_v4};
@@ -10,6 +11,7 @@ use gemcast_proto::wire::frame::{HEADER_LEN, Header, INNER_LEN, Inner, Kind, OVE
 use gemcast_xdp::counters::Counters;
 use gemcast_xdp::layout::Mark;
 use gemcast_xdp::seks::{Sek, SekRole, Seks};
+use gemcast_xdp::sync::Sync;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -61,6 +63,8 @@ pub(crate) fn pipeline(scale: Scale) -> Pipeline {
         send: true,
         receive: true,
         transit: false,
+        send_standby: false,
+        receive_standby: false,
         ports: Vec::new(),
         sources: Vec::new(),
     };
@@ -79,9 +83,11 @@ pub(crate) fn pipeline(scale: Scale) -> Pipeline {
             seks.insert(&sek(key_id(number), group(0), scale.suite, SekRole::Open)).expect("room");
         }
     }
-    let mut pipeline = Pipeline::new(seks, counters, 0, 1);
+    let sync = Arc::new(Sync::anonymous().expect("memory"));
+    let shared = Shared { seks, counters, sync, windows: Arc::new(Windows::new(1)) };
+    let mut pipeline = Pipeline::new(shared, 0, 1);
     pipeline.set_tables(Arc::new(tables));
-    pipeline.begin_batch(1, NOW);
+    pipeline.begin_batch(Now { wall_ms: NOW, mono_ms: 1 });
     pipeline
 }
 
