@@ -139,6 +139,8 @@ pub struct Interface {
     pub babel: bool,
     /// Whether Babel takes it for a lossy radio link; `None`: as the kernel says.
     pub wireless: Option<bool>,
+    /// What differs from the domain's settings, and its unicast peers.
+    pub link: engine::Link,
 }
 
 impl Interface {

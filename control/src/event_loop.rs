@@ -155,11 +155,13 @@ impl Daemon {
             Api::listen(&instance.path().join("api.sock"), registry, API).map_err(wrong("listen on the API socket"))?;
         let link = DataPlaneLink::new(&config, LINK, started, clock::jitter);
 
+        let [babel_v6, babel_v4] = babel.as_raw_fds();
         let sockets = [
             (stop.as_raw_fd(), STOP),
             (reload.as_raw_fd(), RELOAD),
             (netlink.as_raw_fd(), NETLINK),
-            (babel.as_raw_fd(), BABEL),
+            (babel_v6, BABEL),
+            (babel_v4, BABEL),
         ];
         for (socket, token) in sockets {
             let watched = registry.register(&mut SourceFd(&socket), token, Interest::READABLE);
@@ -431,7 +433,7 @@ impl Daemon {
         for input in inputs {
             let gone = match &input {
                 Input::InterfaceUp(interface) => {
-                    if let Err(error) = self.babel.join(interface.ifindex, interface.link_local) {
+                    if let Err(error) = self.babel.join(interface.ifindex) {
                         tracing::error!(interface = %interface.name, "cannot join the Babel group: {error}");
                     }
                     None

@@ -54,10 +54,41 @@ impl Entry {
         match event {
             Event::NeighbourUp { ifindex, address } => Self::new(Info, "neighbour_up", "neighbour up")
                 .with("interface", interfaces.name(*ifindex))
-                .with("address", address),
+                .with("address", address.to_canonical()),
             Event::NeighbourDown { ifindex, address } => Self::new(Warning, "neighbour_down", "neighbour down")
                 .with("interface", interfaces.name(*ifindex))
-                .with("address", address),
+                .with("address", address.to_canonical()),
+            Event::PeerWaiting { ifindex, address, tries, next } => {
+                let text = format!("a unicast peer has not answered, next try in {} s", next.as_secs().max(1));
+                Self::new(Warning, "peer_waiting", text)
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("address", address)
+                    .with("tries", tries)
+                    .with("next_ms", next.as_millis())
+            }
+            Event::PeerReached { ifindex, address, tries } => Self::new(Info, "peer_reached", "unicast peer reached")
+                .with("interface", interfaces.name(*ifindex))
+                .with("address", address)
+                .with("tries", tries),
+            Event::MulticastLost { ifindex, address, ours } => {
+                let which = if *ours { "ours does not arrive there" } else { "its own does not arrive here" };
+                let text = format!("multicast of the link is lost: {which}; going on by unicast");
+                Self::new(Warning, "multicast_lost", text)
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("address", address)
+            }
+            Event::MulticastReturned { ifindex, address } => {
+                Self::new(Info, "multicast_returned", "multicast of the link arrives again")
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("address", address)
+            }
+            Event::IdentityConflict { ifindex, address, corrections } => {
+                let text = "another gateway announces our identity: each needs a node key of its own";
+                Self::new(Error, "identity_conflict", text)
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("neighbour", address.to_canonical())
+                    .with("corrections", corrections)
+            }
             Event::SekMade { group, key_id } => {
                 Self::new(Info, "key_made", "key made").with("group", group).with("key", key_id)
             }
@@ -87,7 +118,7 @@ impl Entry {
             }
             Event::Refused { ifindex, source, what } => Self::new(Warning, "refused", format!("refused: {what}"))
                 .with("interface", interfaces.name(*ifindex))
-                .with("source", source),
+                .with("source", source.to_canonical()),
         }
     }
 }

@@ -89,12 +89,14 @@ impl Configured {
             name: link.name.clone(),
             link_local: *link.link_local.first()?,
             ipv4: link.ipv4.first().copied(),
+            addresses: link.addresses().collect(),
             mtu: link.mtu,
             // The kernel's wireless stack marks its interfaces there.
             wireless: self
                 .config
                 .wireless
                 .unwrap_or_else(|| Path::new("/sys/class/net").join(&link.name).join("phy80211").exists()),
+            settings: self.config.link.clone(),
         })
     }
 }

@@ -48,6 +48,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Routable addresses, each with the prefix of the link that it is of.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Prefix)> {
+        self.connected.iter().copied()
+    }
+
     /// Prefixes that are on the link.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> {
         self.connected.iter().map(|(_, prefix)| *prefix)

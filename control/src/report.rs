@@ -7,7 +7,7 @@ use crate::link::{self, DataPlaneLink};
 use crate::routes::{Destination, RouteTable, Standing};
 use gemcast_engine::Engine;
 use gemcast_engine::time::Instant as Mono;
-use gemcast_engine::view::{RouteView, SyncState};
+use gemcast_engine::view::{PeerState, PeerView, RouteView, SyncState};
 use gemcast_proto::api;
 use gemcast_proto::id::NodeId;
 use gemcast_proto::link::{FlowStats, InterfaceStats, ReasonCount};
@@ -121,6 +121,37 @@ impl Report<'_> {
                 let fix = "use a driver with native XDP; `ethtool -i` names the one in use";
                 problems.push(problem("xdp_skb", name, text, fix));
             }
+        }
+        for peer in self.peers().into_iter().filter(|peer| !peer.waits.is_empty()) {
+            let subject = format!("{} on {}", peer.address, peer.interface);
+            match peer.state.as_str() {
+                // The first answer may take a moment.
+                "waiting" if peer.tries < 2 => {}
+                "own_address" => {
+                    problems.push(problem("peer_own_address", subject, peer.waits, "remove it from `peers`"));
+                }
+                "no_address" => {
+                    let fix = format!("give {} an address of its family, or remove it from `peers`", peer.interface);
+                    problems.push(problem("peer_no_address", subject, peer.waits, fix));
+                }
+                _ => {
+                    let fix = "start gemcastd there, with this gateway among its peers, and see that UDP passes";
+                    problems.push(problem("peer_waiting", subject, peer.waits, fix));
+                }
+            }
+        }
+        for neighbour in self.engine.neighbours().into_iter().filter(|n| n.by_unicast) {
+            if neighbour.address.is_unicast_link_local() {
+                let subject = format!("{} on {}", neighbour.address, neighbour.interface);
+                let text = "multicast of the link does not arrive; Babel goes on by unicast, and no stream passes";
+                let fix = "see that switches between pass IPv6 multicast (MLD snooping, storm control)";
+                problems.push(problem("multicast_lost", subject, text, fix));
+            }
+        }
+        for interface in self.interfaces.iter().filter(|interface| interface.config.link.unauthenticated) {
+            let text = "mac = false: anyone on the link can change routes";
+            let fix = "remove it as soon as the routers there know RFC 8967";
+            problems.push(problem("mac_off", &interface.config.name, text, fix));
         }
         if self.interfaces.left_out() > 0 {
             let text = format!("{} more interfaces match than a data plane can serve", self.interfaces.left_out());
@@ -284,7 +315,9 @@ impl Report<'_> {
                 _ => ("", ""),
             };
             let (interface, neighbour) = match route.neighbour {
-                Some((ifindex, address)) => (self.interfaces.name(ifindex).to_owned(), address.to_string()),
+                Some((ifindex, address)) => {
+                    (self.interfaces.name(ifindex).to_owned(), address.to_canonical().to_string())
+                }
                 None => Default::default(),
             };
             api::Route {
@@ -308,6 +341,36 @@ impl Report<'_> {
         self.engine.routes().into_iter().map(route).collect()
     }
 
+    /// The configured unicast peers.
+    pub fn peers(&self) -> Vec<api::Peer> {
+        let peer = |peer: PeerView| {
+            let (address, interface) = (peer.address, &peer.interface);
+            let (state, tries, next_try_ms, waits) = match peer.state {
+                PeerState::Reached => ("reached", 0, 0, String::new()),
+                PeerState::Waiting { tries, next_at } => {
+                    let next = (next_at - self.mono).as_millis() as u64;
+                    let tried = if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") };
+                    let text = format!(
+                        "peer {address} on {interface} has not answered: {tried}, next in {} s",
+                        next.div_ceil(1000)
+                    );
+                    ("waiting", tries, next, text)
+                }
+                PeerState::OwnAddress => {
+                    ("own_address", 0, 0, format!("peer {address} on {interface} is this gateway itself"))
+                }
+                PeerState::NoAddress => {
+                    let family = if address.is_ipv4() { "IPv4" } else { "routable IPv6" };
+                    let text = format!("peer {address} on {interface} cannot be tried: no {family} address there");
+                    ("no_address", 0, 0, text)
+                }
+            };
+            let (interface, address) = (interface.clone(), address.to_string());
+            api::Peer { interface, address, state: state.into(), tries, next_try_ms, waits }
+        };
+        self.engine.peers().into_iter().map(peer).collect()
+    }
+
     /// `gemctl neighbour list`.
     pub fn neighbours(&self) -> Vec<api::Neighbour> {
         let neighbour = |neighbour: gemcast_engine::view::NeighbourView| {
@@ -318,9 +381,13 @@ impl Report<'_> {
             };
             api::Neighbour {
                 interface: neighbour.interface,
-                address: neighbour.address.to_string(),
+                // An IPv4 peer as people write it.
+                address: neighbour.address.to_canonical().to_string(),
                 up: neighbour.up,
                 hello_history: format!("{:04x}", neighbour.hello_history),
+                unicast_history: format!("{:04x}", neighbour.unicast_history),
+                peer: neighbour.peer,
+                by_unicast: neighbour.by_unicast,
                 last_heard_ms: (self.mono - neighbour.last_heard).as_millis() as u64,
                 rxcost: neighbour.rxcost.into(),
                 txcost: neighbour.txcost.into(),

@@ -285,7 +285,7 @@ impl RouteTable {
         }
         let mut message = self.message(destination);
         match action {
-            RouteAction::Install { next_hop, ifindex, .. } => {
+            RouteAction::Install { next_hop, ifindex, on_link, .. } => {
                 message.header.kind = RouteType::Unicast;
                 message.attributes.push(RouteAttribute::Oif(ifindex));
                 message.attributes.push(match (destination.prefix.is_ipv4(), next_hop) {
@@ -293,8 +293,10 @@ impl RouteTable {
                     (true, IpAddr::V6(next_hop)) => RouteAttribute::Via(RouteVia::Inet6(next_hop)),
                     _ => RouteAttribute::Gateway(next_hop.into()),
                 });
-                // The neighbour is on the link, whatever our own prefix there: Babel has just heard it.
-                message.header.flags = RouteFlags::Onlink;
+                // Whatever our own prefix on the link: Babel has just heard the neighbour there.
+                if on_link {
+                    message.header.flags = RouteFlags::Onlink;
+                }
             }
             RouteAction::Unreachable | RouteAction::Withdraw => message.header.kind = RouteType::Unreachable,
         }

@@ -2,8 +2,10 @@
 
 use gemcast_control::config::{Config, Protection, Role};
 use gemcast_control::keyfile;
+use gemcast_engine::config::Link;
 use gemcast_proto::id::{Epoch, Suite};
 use std::fs::{self, Permissions};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -118,7 +120,7 @@ fn a_full_file_is_taken_as_written() {
     assert!(config.interfaces[0].babel && !config.interfaces[1].babel);
     let group = &config.groups[0];
     assert_eq!((group.group.to_string().as_str(), group.ports.as_slice()), ("ff3e::/32", &[5000, 5001][..]));
-    assert_eq!(group.sources, ["2001:db8::1".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(group.sources, ["2001:db8::1".parse::<IpAddr>().unwrap()]);
     let Protection::Sealed { suite, gaks } = &group.protection else { panic!("sealed") };
     assert_eq!(*suite, Suite::ChaCha20Poly1305);
     assert_eq!(gaks.iter().map(|(epoch, _)| epoch.0).collect::<Vec<_>>(), [1, 2], "ascending, the last one sends");
@@ -429,4 +431,44 @@ fn an_interface_may_be_a_pattern() {
     assert!(!["wn0", "lan0", "awan", ""].iter().any(|name| wan.matches(name)));
     let all = gemcast_control::config::Interface { name: "*".into(), ..wan.clone() };
     assert!(all.matches("eth0") && !all.matches("lo"), "a pattern never means the loopback interface");
+}
+
+#[test]
+fn an_interface_has_settings_and_peers_of_its_own() {
+    let site = Site::new();
+    let base = format!("{HEAD}{GROUP}{INTERFACES}");
+    let link = |text: &str| site.parse(&format!("{base}{text}")).unwrap().interfaces[1].link.clone();
+    assert_eq!(link(""), Link::default());
+    let full = "hello_interval = \"4s\"\nupdate_interval = \"40s\"\nunicast_hellos = true\nmac = false\n\
+                rtt = { min = \"1ms\", max = \"9ms\", penalty = 96 }\npeers = [\"fe80::1\", \"192.0.2.7\", \"2001:db8::7\"]\n";
+    let full = link(full);
+    assert_eq!(full.hello_interval.zip(full.update_interval), Some((Duration::from_secs(4), Duration::from_secs(40))));
+    assert!(full.unauthenticated && full.unicast_hellos == Some(true));
+    assert_eq!(full.delay.flatten().map(|delay| delay.penalty), Some(96));
+    assert_eq!(full.peers, ["fe80::1", "192.0.2.7", "2001:db8::7"].map(|peer| peer.parse::<IpAddr>().unwrap()));
+    assert_eq!(link("rtt = false\n").delay, Some(None));
+
+    let many = (0..65).map(|n| format!("\"10.0.0.{n}\"")).collect::<Vec<_>>().join(", ");
+    let wrong = [
+        ("peers = [\"x\"]", "\"x\" is no IP address"),
+        ("peers = [\"ff02::1:6\"]", "peer ff02::1:6 is no address of another gateway"),
+        ("peers = [\"127.0.0.1\"]", "peer 127.0.0.1 is no address of another gateway"),
+        ("peers = [\"255.255.255.255\"]", "peer 255.255.255.255 is no address of another gateway"),
+        ("peers = [\"::ffff:10.0.0.1\"]", "peer ::ffff:10.0.0.1 is IPv4 in the form of IPv6; write 10.0.0.1"),
+        ("peers = [\"10.0.0.1\", \"10.0.0.1\"]", "peer 10.0.0.1 is listed twice; remove one"),
+        (&format!("peers = [{many}]"), "more than 64 peers of one interface"),
+        ("hello_interval = \"1h\"", "hello_interval of 3600s; expected 10ms to 655.35s"),
+        ("rtt = true", "expected false, or a table { min, max, penalty }"),
+        ("rtt = { min = \"9ms\", max = \"1ms\", penalty = 1 }", "rtt from 9ms to 1ms; expected min below max"),
+        (
+            "babel = false\npeers = [\"10.0.0.1\"]",
+            "peers of an interface without Babel; set babel = true, or remove it",
+        ),
+    ];
+    for (text, expected) in wrong {
+        let refusal = site.refusal(&format!("{base}{text}\n"));
+        assert!(refusal.contains(expected), "{text}: {refusal}");
+        let line = base.lines().count() + text.lines().count();
+        assert!(refusal.contains(&format!("gemcast.toml:{line}:")), "{text}: {refusal}");
+    }
 }

@@ -38,7 +38,7 @@ fn route(prefix: &str, action: RouteAction) -> Route {
 }
 
 fn via(next_hop: &str, ifindex: u32) -> RouteAction {
-    RouteAction::Install { next_hop: next_hop.parse().unwrap(), ifindex, metric: 96 }
+    RouteAction::Install { next_hop: next_hop.parse().unwrap(), ifindex, metric: 96, on_link: true }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a gateway of the lab is configured with: groups, keys, the configuration file.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::io::{Read, Write as _};
@@ -163,9 +164,11 @@ pub(crate) fn write_domain_keys(keys: &Path, groups: &[Group]) -> Result<()> {
     Ok(())
 }
 
-/// What a test adds to the configuration: lines of `[node]`, and whole sections.
+/// What a test adds to the configuration: lines of `[node]` and of interfaces, and whole sections.
 pub(crate) struct Extra<'a> {
     pub(crate) node: &'a str,
+    /// By gateway and interface.
+    pub(crate) interfaces: &'a BTreeMap<(String, String), String>,
     pub(crate) sections: &'a str,
 }
 
@@ -202,7 +205,8 @@ pub(crate) fn write_gateway(
             Role::Trusted => "trusted",
             Role::Untrusted => "untrusted",
         };
-        line(format!("\n[[interface]]\nname = {:?}\nrole = {role:?}", place.interface));
+        let own = extra.interfaces.get(&(name.to_owned(), place.interface.clone())).map_or("", String::as_str);
+        line(format!("\n[[interface]]\nname = {:?}\nrole = {role:?}\n{own}", place.interface));
     }
     for group in groups.iter().filter(|group| group.has_member(name)) {
         line(format!("\n[[group]]\naddress = {:?}", group.address));

@@ -51,6 +51,8 @@ pub struct Options {
     pub config: String,
     /// TOML appended to one gateway's configuration.
     pub gateway_config: BTreeMap<String, String>,
+    /// TOML appended to the `[[interface]]` of a gateway, by the names of both.
+    pub interface_config: BTreeMap<(String, String), String>,
 }
 
 impl Options {
@@ -68,6 +70,7 @@ impl Options {
             node: String::new(),
             config: String::new(),
             gateway_config: BTreeMap::new(),
+            interface_config: BTreeMap::new(),
         }
     }
 
@@ -98,6 +101,13 @@ impl Options {
     #[must_use]
     pub fn gateway_config(mut self, gateway: &str, toml: &str) -> Self {
         self.gateway_config.entry(gateway.into()).or_default().push_str(toml);
+        self
+    }
+
+    /// Appends TOML to one `[[interface]]` of one gateway.
+    #[must_use]
+    pub fn interface_config(mut self, gateway: &str, interface: &str, toml: &str) -> Self {
+        self.interface_config.entry((gateway.into(), interface.into())).or_default().push_str(toml);
         self
     }
 
@@ -345,6 +355,39 @@ impl Lab {
         self.set_isolation(segment, hosts, "off")
     }
 
+    /// Has a bridged segment deliver no multicast to these hosts, or deliver it again; unicast and broadcast pass. The lab
+    /// is one [`Options::without_snooping`]: a bridge that knows who joined a group delivers it all the same. What finds
+    /// IPv6 addresses is multicast, too, so hosts that are to speak IPv6 need to know each other's
+    /// ([`Lab::introduce`]).
+    pub fn set_multicast(&self, segment: &str, hosts: &[&str], passes: bool) -> Result<()> {
+        let switch = self.find_host(SWITCH)?;
+        let state = if passes { "on" } else { "off" };
+        for host in hosts {
+            switch.run(&["bridge", "link", "set", "dev", &wiring::port(segment, host), "mcast_flood", state])?;
+        }
+        Ok(())
+    }
+
+    /// Tells each of these hosts of a segment the hardware addresses of the others.
+    pub fn introduce(&self, segment: &str, hosts: &[&str]) -> Result<()> {
+        let on_segment = |host: &str| -> Result<_> {
+            let host = self.find_host(host)?;
+            let place = host.interfaces().iter().find(|interface| interface.segment == segment).cloned();
+            Ok((host, place.expect("the host is on the segment")))
+        };
+        for host in hosts {
+            let (host, own) = on_segment(host)?;
+            for other in hosts.iter().filter(|other| **other != host.name()) {
+                let (_, other) = on_segment(other)?;
+                for address in [other.mac.link_local(), other.ipv6] {
+                    let (address, mac) = (address.to_string(), other.mac.to_string());
+                    host.run(&["ip", "-6", "neighbour", "replace", &address, "lladdr", &mac, "dev", &own.name])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn set_isolation(&self, segment: &str, hosts: &[&str], state: &str) -> Result<()> {
         let switch = self.find_host(SWITCH)?;
         for host in hosts {
@@ -415,7 +458,11 @@ impl Lab {
         for gateway in self.gateways() {
             let name = gateway.host().name();
             let own = options.gateway_config.get(name).map_or("", String::as_str);
-            let extra = config::Extra { node: &options.node, sections: &format!("{}\n{own}", options.config) };
+            let extra = config::Extra {
+                node: &options.node,
+                interfaces: &options.interface_config,
+                sections: &format!("{}\n{own}", options.config),
+            };
             config::write_gateway(topology, name, &options.groups, extra, &keys, &gateway.directory())?;
         }
         Ok(())

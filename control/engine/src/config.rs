@@ -1,6 +1,7 @@
 //! What the engine is configured with. gemcastd builds it from the TOML file, the simulator from a scenario.
 
 use crate::secret::Secret;
+use core::net::IpAddr;
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, Suite};
 use gemcast_proto::wire::babel::Prefix;
@@ -61,6 +62,23 @@ impl Default for Babel {
             export: Vec::new(),
         }
     }
+}
+
+/// Settings of one Babel interface. What is `None` is as the domain's [`Config`] has it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Link {
+    /// Hello interval.
+    pub hello_interval: Option<Duration>,
+    /// Interval of periodic updates and digests.
+    pub update_interval: Option<Duration>,
+    /// Whether Hellos go to every neighbour by unicast, too.
+    pub unicast_hellos: Option<bool>,
+    /// How round-trip times count; `Some(None)`: not at all.
+    pub delay: Option<Option<DelayMetric>>,
+    /// Packets go out without a MAC, and are accepted without: only to meet a router that knows no RFC 8967.
+    pub unauthenticated: bool,
+    /// Neighbours that are spoken to by unicast: on the link, or behind routers.
+    pub peers: Vec<IpAddr>,
 }
 
 /// Algorithm of the Babel MAC.

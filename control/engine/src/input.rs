@@ -1,9 +1,8 @@
 //! What can happen to the engine.
 
-use crate::config::Config;
+use crate::config::{Config, Link};
 use crate::time::UnixMillis;
-use core::net::Ipv4Addr;
-use core::net::Ipv6Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId};
 use gemcast_proto::wire::babel::Prefix;
 
@@ -12,7 +11,7 @@ pub type Ifindex = u32;
 
 /// One event, handed to [`crate::Engine::handle`] with the time it happened.
 pub enum Input<'a> {
-    /// A Babel interface is usable, or its addresses changed.
+    /// A Babel interface is usable, or its addresses or settings changed.
     InterfaceUp(Interface),
     /// A Babel interface is gone or down.
     InterfaceDown(Ifindex),
@@ -63,10 +62,14 @@ pub struct Interface {
     pub link_local: Ipv6Addr,
     /// Our first IPv4 address, next hop of IPv4 routes.
     pub ipv4: Option<Ipv4Addr>,
+    /// Its other addresses, each with the prefix of the link that it is of; unicast peers are spoken to from these.
+    pub addresses: Vec<(IpAddr, Prefix)>,
     /// MTU in bytes.
     pub mtu: u32,
     /// Wired (2-out-of-3 link cost) or wireless (ETX), RFC 8966 appendix A.2.
     pub wireless: bool,
+    /// What is configured for it.
+    pub settings: Link,
 }
 
 /// A datagram received on the Babel port.
@@ -74,11 +77,11 @@ pub struct Interface {
 pub struct Packet<'a> {
     /// Interface it came in by.
     pub ifindex: Ifindex,
-    /// Sender; link-local, or a configured unicast peer.
+    /// Sender; link-local, or a configured unicast peer, an IPv4 one in its mapped form.
     pub source: Ipv6Addr,
     /// Sender's UDP port.
     pub source_port: u16,
-    /// Address it was sent to: `ff02::1:6` or ours.
+    /// Address it was sent to: `ff02::1:6` or ours, an IPv4 one in its mapped form.
     pub destination: Ipv6Addr,
     /// UDP payload: the whole Babel packet with its trailer.
     pub payload: &'a [u8],

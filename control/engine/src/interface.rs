@@ -2,10 +2,11 @@
 
 use crate::input;
 use crate::mac::INDEX_LEN;
+use crate::peer::Peer;
 use crate::route::Destination;
 use crate::time::Instant;
 use core::cmp::Reverse;
-use core::net::Ipv6Addr;
+use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 use gemcast_proto::wire::babel::{Seqno, Tlv};
 use gemcast_proto::wire::gem::ObjectName;
@@ -19,6 +20,7 @@ const MAX_PACKET_LEN: usize = 9000;
 const MAX_PENDING: usize = 65_536;
 
 /// Something to be put into a packet.
+#[derive(Clone)]
 pub(crate) enum Message {
     /// A TLV that borrows nothing.
     Tlv(Tlv<'static>),
@@ -113,12 +115,16 @@ pub(crate) struct Interface {
     pub(crate) counter: u32,
     pub(crate) multicast: Outbox,
     pub(crate) unicast: BTreeMap<Ipv6Addr, Outbox>,
+    /// Configured unicast peers.
+    pub(crate) peers: BTreeMap<Ipv6Addr, Peer>,
+    /// Neighbours that get by unicast what goes to the multicast group.
+    pub(crate) copies: BTreeSet<Ipv6Addr>,
     /// Objects being flooded.
     pub(crate) flood: Repeats<ObjectName>,
     /// Destinations whose change is being told.
     pub(crate) updates: Repeats<Destination>,
-    /// Destinations that neighbours here may hold through us.
-    pub(crate) announced: BTreeSet<Destination>,
+    /// Destinations that neighbours here may hold through us, and how often a retraction is told to all of them.
+    pub(crate) announced: BTreeMap<Destination, u8>,
     /// When the digest is to be told, ahead of the next Hello.
     pub(crate) digest_at: Option<Instant>,
     /// Hellos that still carry the digest, because the table changed a moment ago.
@@ -133,6 +139,29 @@ impl Interface {
         mtu.saturating_sub(UNDERLYING_HEADERS).clamp(512, MAX_PACKET_LEN)
     }
 
+    /// Next hop of IPv6 routes in packets from one of our addresses: itself, or in packets over IPv4 a routable one if
+    /// there is any.
+    pub(crate) fn next_hop_v6(&self, source: Ipv6Addr) -> Ipv6Addr {
+        if source.to_ipv4_mapped().is_none() {
+            return source;
+        }
+        let routable = self.info.addresses.iter().find_map(|(address, _)| match address {
+            IpAddr::V6(v6) => Some(*v6),
+            IpAddr::V4(_) => None,
+        });
+        routable.unwrap_or(self.info.link_local)
+    }
+
+    /// A retraction went to all neighbours; after some, none of them can hold the route any more.
+    pub(crate) fn retracted(&mut self, destination: &Destination) {
+        if let Some(left) = self.announced.get_mut(destination) {
+            *left -= 1;
+            if *left == 0 {
+                self.announced.remove(destination);
+            }
+        }
+    }
+
     pub(crate) fn outbox(&mut self, destination: Option<Ipv6Addr>) -> &mut Outbox {
         match destination {
             None => &mut self.multicast,
@@ -140,10 +169,20 @@ impl Interface {
         }
     }
 
+    /// Queues a message for a neighbour, or for all of them; it leaves by `at`.
+    pub(crate) fn push(&mut self, destination: Option<Ipv6Addr>, message: Message, at: Instant) {
+        if destination.is_none() {
+            for &copy in &self.copies {
+                self.unicast.entry(copy).or_default().push(message.clone(), at);
+            }
+        }
+        self.outbox(destination).push(message, at);
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let unicast = self.unicast.values().filter_map(|outbox| outbox.at).min();
         let periodic = [Some(self.hello_at), Some(self.update_at)];
         let fixed = periodic.into_iter().chain([self.digest_at, self.multicast.at, self.flood.at, self.updates.at]);
-        fixed.flatten().chain(unicast).min()
+        fixed.flatten().chain(unicast).chain(self.next_try()).min()
     }
 }

@@ -15,6 +15,7 @@ mod mac;
 mod neighbour;
 mod object;
 pub mod output;
+mod peer;
 mod rate;
 mod receive;
 mod route;
@@ -324,10 +325,13 @@ impl Engine {
             address: key.1,
             up: neighbour.is_up(),
             hello_history: neighbour.multicast.bits,
+            unicast_history: neighbour.unicast.bits,
+            peer: self.is_peer(*key),
+            by_unicast: neighbour.by_unicast,
             last_heard: neighbour.last_heard,
             rxcost: neighbour.rxcost(),
             txcost: neighbour.txcost,
-            cost: neighbour.cost(self.config.babel.delay),
+            cost: self.cost_of(*key),
             rtt: neighbour.round_trip.smoothed(),
             sync: match neighbour.peer_table.digest {
                 None => view::SyncState::Unknown,

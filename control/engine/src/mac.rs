@@ -45,13 +45,17 @@ pub(crate) struct PseudoHeader {
 }
 
 impl PseudoHeader {
-    fn to_bytes(&self) -> [u8; 36] {
-        let mut bytes = [0; 36];
-        bytes[..16].copy_from_slice(&self.source.octets());
-        bytes[16..18].copy_from_slice(&self.source_port.to_be_bytes());
-        bytes[18..34].copy_from_slice(&self.destination.octets());
-        bytes[34..].copy_from_slice(&self.destination_port.to_be_bytes());
-        bytes
+    /// The bytes, and how many there are: an IPv4 address, which comes in its mapped form, has four of its sixteen.
+    fn to_bytes(&self) -> ([u8; 36], usize) {
+        let (mut bytes, mut len) = ([0; 36], 0);
+        for (address, port) in [(self.source, self.source_port), (self.destination, self.destination_port)] {
+            let (octets, start) = (address.octets(), if address.to_ipv4_mapped().is_some() { 12 } else { 0 });
+            for part in [&octets[start..], &port.to_be_bytes()] {
+                bytes[len..len + part.len()].copy_from_slice(part);
+                len += part.len();
+            }
+        }
+        (bytes, len)
     }
 }
 
@@ -126,8 +130,9 @@ impl Keys {
     /// Appends a MAC under every key to a packet that is complete but for its trailer.
     pub(crate) fn sign(&self, header: &PseudoHeader, packet: &mut Vec<u8>) {
         let signed = packet.len();
+        let (pseudo, len) = header.to_bytes();
         for key in &self.0 {
-            let mac = key.compute([&header.to_bytes(), &packet[..signed]]);
+            let mac = key.compute([&pseudo[..len], &packet[..signed]]);
             packet.extend([kind::MAC, u8::try_from(key.mac_len()).expect("16 or 32")]);
             packet.extend(mac.as_ref());
         }
@@ -137,8 +142,9 @@ impl Keys {
     /// constant time.
     pub(crate) fn verify(&self, header: &PseudoHeader, packet: &Packet<'_>) -> bool {
         let macs = || packet.trailer().flatten().filter(|tlv| tlv.kind == kind::MAC).map(|tlv| tlv.body).take(MAX_MACS);
+        let (pseudo, len) = header.to_bytes();
         self.0.iter().any(|key| {
-            let expected = key.compute([&header.to_bytes(), packet.signed()]);
+            let expected = key.compute([&pseudo[..len], packet.signed()]);
             macs().any(|mac| mac.ct_eq(expected.as_ref()).into())
         })
     }
@@ -180,6 +186,8 @@ impl Window {
 /// What is known about the freshness of one neighbour's packets.
 #[derive(Default)]
 pub(crate) struct Freshness {
+    /// Nothing is asked: the interface is one without MACs.
+    unchecked: bool,
     proven: Option<Proven>,
     challenge: Option<Challenge>,
     next_challenge: Instant,
@@ -222,8 +230,18 @@ pub(crate) enum Verdict {
 }
 
 impl Freshness {
+    /// Of a neighbour on an interface without MACs, whose packets prove nothing.
+    pub(crate) fn unchecked() -> Self {
+        Self { unchecked: true, ..Self::default() }
+    }
+
     pub(crate) fn is_proven(&self) -> bool {
-        self.proven.is_some()
+        self.unchecked || self.proven.is_some()
+    }
+
+    /// The index of its packets, once it is proven.
+    pub(crate) fn index(&self) -> Option<&[u8]> {
+        self.proven.as_ref().map(|proven| &proven.index[..])
     }
 
     /// Whether a challenge of the neighbour may be answered now.
@@ -247,6 +265,9 @@ impl Freshness {
 
     /// RFC 8967 §4.3, after the MAC is verified. `nonce` is used if a challenge is to be sent.
     pub(crate) fn check(&mut self, now: Instant, packet: Preparsed<'_>, nonce: [u8; NONCE_LEN]) -> Verdict {
+        if self.unchecked {
+            return Verdict::Fresh;
+        }
         let Some((counter, index)) = packet.counter else { return Verdict::Refused };
         let answered = packet.reply.is_some_and(|reply| {
             self.challenge.as_ref().is_some_and(|challenge| now < challenge.expires && reply == challenge.nonce)
@@ -328,10 +349,14 @@ mod tests {
 
     #[test]
     fn the_pseudo_header_lies_as_the_rfc_draws_it() {
-        let bytes = header().to_bytes();
+        let (bytes, len) = header().to_bytes();
+        assert_eq!(len, 36);
         assert_eq!(bytes[..2], [0xfe, 0x80]);
         assert_eq!(bytes[15..20], [1, 0x1a, 0x28, 0xff, 0x02]);
         assert_eq!(bytes[33..], [6, 0x1a, 0x28]);
+        let [source, destination] = ["::ffff:192.0.2.1", "::ffff:192.0.2.7"].map(|text| text.parse().unwrap());
+        let (bytes, len) = PseudoHeader { source, destination, ..header() }.to_bytes();
+        assert_eq!(bytes[..len], [192, 0, 2, 1, 0x1a, 0x28, 192, 0, 2, 7, 0x1a, 0x28]);
     }
 
     #[test]

@@ -61,10 +61,31 @@ impl History {
         self.bits >> 12 != 0b1111
     }
 
+    /// Any of the last three came in.
+    fn heard_lately(&self) -> bool {
+        self.bits >> 13 != 0
+    }
+
     /// Two of the last three came in.
     fn two_of_three(&self) -> bool {
         (self.bits >> 13).count_ones() >= 2
     }
+}
+
+/// How long a neighbour has been silent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Silence {
+    /// Not for long.
+    None,
+    /// Three Hellos in a row did not come: it counts as down. What it proved is kept, should it come back.
+    Down,
+    /// For so long that nothing of it is kept.
+    Forgotten,
+}
+
+/// RFC 8966 §3.4.2 and appendix B: held for 3.5 times the announced interval.
+fn ihu_lifetime(interval: Duration) -> Duration {
+    interval * 7 / 2
 }
 
 /// One neighbour on one interface.
@@ -72,6 +93,15 @@ pub(crate) struct Neighbour {
     pub(crate) freshness: Freshness,
     pub(crate) multicast: History,
     pub(crate) unicast: History,
+    /// Proven fresh and heard: none of its series has missed three Hellos in a row, or some other has not.
+    pub(crate) up: bool,
+    pub(crate) up_since: Instant,
+    /// Its multicast does not arrive, though it is up.
+    pub(crate) misses_multicast: bool,
+    /// It said that our multicast does not arrive there, and that is to be believed until then.
+    deaf_until: Option<Instant>,
+    /// What goes to the multicast group goes to it by unicast, too.
+    pub(crate) by_unicast: bool,
     /// Cost it has receiving from us, from its last IHU.
     pub(crate) txcost: u16,
     ihu_deadline: Option<Instant>,
@@ -86,17 +116,23 @@ pub(crate) struct Neighbour {
     pub(crate) route_requests: Bucket,
     /// Cost of the link that the selected routes were chosen with.
     pub(crate) applied_cost: u16,
-    /// Our unicast Hellos to it, when they are sent.
+    /// Our unicast Hellos to it, when they are sent and it is no configured peer.
     pub(crate) unicast_seqno: Seqno,
     wireless: bool,
 }
 
 impl Neighbour {
-    pub(crate) fn new(now: Instant, wireless: bool) -> Self {
+    /// `freshness` says what its packets are to prove.
+    pub(crate) fn new(now: Instant, wireless: bool, freshness: Freshness) -> Self {
         Self {
-            freshness: Freshness::default(),
+            freshness,
             multicast: History::default(),
             unicast: History::default(),
+            up: false,
+            up_since: now,
+            misses_multicast: false,
+            deaf_until: None,
+            by_unicast: false,
             txcost: INFINITY,
             ihu_deadline: None,
             ihu_wanted: true,
@@ -113,13 +149,38 @@ impl Neighbour {
 
     /// Heard, and proven fresh.
     pub(crate) fn is_up(&self) -> bool {
-        self.freshness.is_proven() && (self.multicast.bits | self.unicast.bits) != 0
+        self.up
+    }
+
+    /// Looks whether its multicast arrives. A neighbour that has just come up has `grace` for its first Hello.
+    pub(crate) fn review_multicast(&mut self, now: Instant, grace: Duration) {
+        self.misses_multicast = if self.misses_multicast {
+            !self.multicast.two_of_three()
+        } else {
+            !self.multicast.heard_lately() && now - self.up_since >= grace
+        };
+    }
+
+    /// Whether it said lately that our multicast does not arrive there.
+    pub(crate) fn is_deaf(&self, now: Instant) -> bool {
+        self.deaf_until.is_some_and(|until| now < until)
+    }
+
+    /// A unicast IHU says whether our multicast arrives there.
+    pub(crate) fn received_deafness(&mut self, now: Instant, deaf: bool, interval: Duration) {
+        self.deaf_until = deaf.then(|| now + ihu_lifetime(interval));
+    }
+
+    /// Up, and routes by it may be used.
+    pub(crate) fn is_linked_both_ways(&self) -> bool {
+        self.up && self.base_cost() != INFINITY
     }
 
     /// Cost of receiving from it, as our IHUs tell it (appendix A.2).
     pub(crate) fn rxcost(&self) -> u16 {
         if self.wireless {
-            etx_rxcost(self.multicast.bits)
+            // A series that is not sent at all says nothing.
+            etx_rxcost(self.multicast.bits).min(etx_rxcost(self.unicast.bits))
         } else if self.multicast.two_of_three() || self.unicast.two_of_three() {
             WIRED_COST
         } else {
@@ -156,8 +217,7 @@ impl Neighbour {
     /// An IHU for us came in.
     pub(crate) fn received_ihu(&mut self, now: Instant, rxcost: u16, interval: Duration) {
         self.txcost = rxcost;
-        // RFC 8966 §3.4.2 and appendix B: held for 3.5 times the announced interval.
-        self.ihu_deadline = Some(now + interval * 7 / 2);
+        self.ihu_deadline = Some(now + ihu_lifetime(interval));
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -167,12 +227,17 @@ impl Neighbour {
         hellos.into_iter().chain([unscheduled, repeat, retry]).flatten().min()
     }
 
-    /// Counts what is overdue. Returns whether the neighbour is gone for good.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
+    /// Counts what is overdue.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Silence {
+        let mut lately = false;
+        let mut missed = false;
         for history in [&mut self.multicast, &mut self.unicast] {
+            let scheduled = history.deadline.is_some();
             while history.deadline.is_some_and(|deadline| deadline <= now) {
                 history.missed(now);
+                missed = true;
             }
+            lately |= scheduled && history.heard_lately();
         }
         if self.ihu_deadline.is_some_and(|deadline| deadline <= now) {
             self.ihu_deadline = None;
@@ -180,7 +245,13 @@ impl Neighbour {
         }
         let silent = self.multicast.bits | self.unicast.bits == 0;
         let sent_hellos = !(self.multicast.interval.is_zero() && self.unicast.interval.is_zero());
-        !self.awaits_hellos() && (silent && sent_hellos || now >= self.last_heard + UNSCHEDULED_LIFETIME)
+        if !self.awaits_hellos() && (silent && sent_hellos || now >= self.last_heard + UNSCHEDULED_LIFETIME) {
+            Silence::Forgotten
+        } else if missed && !lately {
+            Silence::Down
+        } else {
+            Silence::None
+        }
     }
 
     fn awaits_hellos(&self) -> bool {
@@ -199,6 +270,10 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    fn neighbour() -> Neighbour {
+        Neighbour::new(Instant(0), false, Freshness::default())
+    }
 
     fn history(seqnos: &[u16]) -> History {
         let mut history = History::default();
@@ -224,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_wired_link_costs_96_while_two_of_three_hellos_come_in() {
-        let mut neighbour = Neighbour::new(Instant(0), false);
+        let mut neighbour = neighbour();
         neighbour.multicast.received(Instant(0), Seqno(1), SECOND);
         assert_eq!(neighbour.rxcost(), INFINITY);
         neighbour.multicast.received(Instant(0), Seqno(2), SECOND);
@@ -238,28 +313,49 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_neighbour_is_gone_after_sixteen_misses() {
-        let mut neighbour = Neighbour::new(Instant(0), false);
+    fn a_silent_neighbour_is_down_after_three_misses_and_forgotten_after_sixteen() {
+        let mut neighbour = neighbour();
         neighbour.multicast.received(Instant(0), Seqno(1), SECOND);
-        let mut misses = 0;
-        while let Some(deadline) = neighbour.next_deadline() {
-            misses += 1;
-            if neighbour.handle_timeout(deadline) {
-                break;
-            }
+        let mut silence = vec![];
+        while silence.last() != Some(&Silence::Forgotten) {
+            let deadline = neighbour.next_deadline().unwrap();
+            silence.push(neighbour.handle_timeout(deadline));
+            assert_eq!(silence.contains(&Silence::Down), deadline >= Instant(0) + SECOND * 7 / 2);
         }
-        assert_eq!(misses, 16);
+        assert_eq!(silence.len(), 16);
+        assert_eq!(silence[..3], [Silence::None, Silence::None, Silence::Down]);
+    }
+
+    #[test]
+    fn a_neighbour_that_one_series_is_heard_of_is_up() {
+        let mut neighbour = neighbour();
+        neighbour.multicast.received(Instant(0), Seqno(1), SECOND);
+        for second in 0..10 {
+            let now = Instant(0) + SECOND * second;
+            neighbour.unicast.received(now, Seqno(u16::try_from(second).unwrap()), SECOND);
+            assert_eq!(neighbour.handle_timeout(now), Silence::None);
+        }
+        neighbour.review_multicast(Instant(0) + SECOND, 3 * SECOND);
+        assert!(!neighbour.misses_multicast, "it may still begin");
+        neighbour.review_multicast(Instant(0) + 10 * SECOND, 3 * SECOND);
+        assert!(neighbour.misses_multicast);
+        neighbour.multicast.received(Instant(0) + 10 * SECOND, Seqno(11), SECOND);
+        neighbour.review_multicast(Instant(0) + 10 * SECOND, 3 * SECOND);
+        assert!(neighbour.misses_multicast, "one is not enough");
+        neighbour.multicast.received(Instant(0) + 11 * SECOND, Seqno(12), SECOND);
+        neighbour.review_multicast(Instant(0) + 11 * SECOND, 3 * SECOND);
+        assert!(!neighbour.misses_multicast);
     }
 
     #[test]
     fn a_neighbour_that_announces_no_next_hello_is_gone_after_a_while() {
         for scheduled in [Duration::ZERO, SECOND] {
-            let mut neighbour = Neighbour::new(Instant(0), false);
+            let mut neighbour = neighbour();
             neighbour.unicast.received(Instant(0), Seqno(1), Duration::ZERO);
             neighbour.multicast.received(Instant(0), Seqno(1), scheduled);
             let mut last = Instant(0);
             while let Some(deadline) = neighbour.next_deadline() {
-                let gone = neighbour.handle_timeout(deadline);
+                let gone = neighbour.handle_timeout(deadline) == Silence::Forgotten;
                 assert!(gone || deadline > last, "the same deadline again: {deadline:?}");
                 last = deadline;
                 if gone {

@@ -4,13 +4,14 @@ use crate::input::Ifindex;
 use crate::secret::Secret;
 use crate::time::UnixMillis;
 use core::net::{IpAddr, Ipv6Addr};
+use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
 use gemcast_proto::wire::babel::Prefix;
 use gemcast_proto::wire::gem::ObjectKind;
 
 /// One effect.
 pub enum Output {
-    /// Send a Babel packet from our link-local address and the Babel port.
+    /// Send a Babel packet from the Babel port.
     Transmit(Transmit),
     /// Write a key into `SEKS`. A seal key stays unused until [`Output::Activate`].
     InstallKey(InstallKey),
@@ -75,6 +76,9 @@ pub enum RouteAction {
         ifindex: Ifindex,
         /// Babel metric.
         metric: u16,
+        /// Whether the neighbour is on the link, whatever prefixes are: it was heard by a link-local address. A peer
+        /// behind routers is not, and whether it can be a next hop is for the kernel to judge.
+        on_link: bool,
     },
     /// Packets are refused; replaces what was there. The route was lost a moment ago, and a less specific one must not
     /// take its packets before the neighbours know (RFC 8966 §2.8, §3.5.4).
@@ -88,6 +92,8 @@ pub enum RouteAction {
 pub struct Transmit {
     /// Interface to send it by.
     pub ifindex: Ifindex,
+    /// Our address to send it from: link-local, or another one towards a unicast peer; an IPv4 one in its mapped form.
+    pub source: Ipv6Addr,
     /// `None`: the Babel multicast group `ff02::1:6`; otherwise a neighbour's address.
     pub unicast: Option<Ipv6Addr>,
     /// The whole Babel packet with its trailer.
@@ -123,15 +129,60 @@ pub enum Event {
     NeighbourUp {
         /// Interface.
         ifindex: Ifindex,
-        /// Its link-local address.
+        /// Its address.
         address: Ipv6Addr,
     },
-    /// A neighbour was not heard for too long.
+    /// Three Hellos of a neighbour in a row did not come.
     NeighbourDown {
         /// Interface.
         ifindex: Ifindex,
         /// Its link-local address.
         address: Ipv6Addr,
+    },
+    /// A unicast peer does not answer; it is tried again, after twice the time each time.
+    PeerWaiting {
+        /// Interface.
+        ifindex: Ifindex,
+        /// The peer.
+        address: IpAddr,
+        /// Tries so far.
+        tries: u32,
+        /// Time to the next one.
+        next: Duration,
+    },
+    /// A unicast peer answers.
+    PeerReached {
+        /// Interface.
+        ifindex: Ifindex,
+        /// The peer.
+        address: IpAddr,
+        /// Tries that it took.
+        tries: u32,
+    },
+    /// Multicast between us and a neighbour is lost in one direction or both; all goes to it by unicast, too.
+    MulticastLost {
+        /// Interface.
+        ifindex: Ifindex,
+        /// The neighbour.
+        address: Ipv6Addr,
+        /// Whether it is ours that does not arrive there; else its own does not arrive here.
+        ours: bool,
+    },
+    /// Multicast between us and a neighbour arrives again both ways.
+    MulticastReturned {
+        /// Interface.
+        ifindex: Ifindex,
+        /// The neighbour.
+        address: Ipv6Addr,
+    },
+    /// Alarm: something announces our own identity, over and over: another gateway runs with our node key.
+    IdentityConflict {
+        /// Interface of the neighbour that passes it on.
+        ifindex: Ifindex,
+        /// That neighbour, which need not be the culprit.
+        address: Ipv6Addr,
+        /// Corrections made so far.
+        corrections: u32,
     },
     /// A SEK of ours was made.
     SekMade {

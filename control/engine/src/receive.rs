@@ -3,15 +3,15 @@
 use crate::Engine;
 use crate::input::Packet;
 use crate::interface::Message;
-use crate::mac::{NONCE_LEN, Preparsed, PseudoHeader, Verdict};
+use crate::mac::{Freshness, NONCE_LEN, Preparsed, PseudoHeader, Verdict};
 use crate::neighbour::Neighbour;
 use crate::output::Event;
+use crate::peer::mapped;
 use crate::rate::Limit;
 use crate::route::Destination;
 use crate::seqno::SeqnoRequest;
 use crate::sync::NeighbourKey;
 use crate::time::Now;
-use core::net::IpAddr;
 use core::time::Duration;
 use gemcast_proto::wire::babel::{self, Context, RawTlv, Seqno, Tlv, kind};
 use gemcast_proto::wire::gem::{self, Digest, Request, Summary};
@@ -28,13 +28,16 @@ const REFUSALS: Limit = Limit { interval: Duration::from_millis(200), burst: 20 
 impl Engine {
     pub(crate) fn process_packet(&mut self, now: Now, packet: &Packet<'_>) {
         let Some(interface) = self.interfaces.get(&packet.ifindex) else { return };
-        if packet.source == interface.info.link_local {
+        if interface.info.owns(packet.source) {
             return; // our own multicast, looped back
         }
         self.counters.packets_received += 1;
         let key = (packet.ifindex, packet.source);
-        // RFC 8966 §4: from a link-local address and the well-known port, or silently ignored.
-        if !packet.source.is_unicast_link_local() || packet.source_port != self.config.babel.port {
+        // RFC 8966 §4: from a link-local address and the well-known port, or silently ignored. A unicast peer has the
+        // address that it is configured with.
+        let from_peer = interface.peers.contains_key(&packet.source) && interface.info.owns(packet.destination);
+        let known_source = packet.source.is_unicast_link_local() || from_peer;
+        if !known_source || packet.source_port != self.config.babel.port {
             self.counters.refused_malformed += 1;
             return;
         }
@@ -51,7 +54,7 @@ impl Engine {
             destination: packet.destination,
             destination_port: self.config.babel.port,
         };
-        if !self.mac.verify(&header, &babel) {
+        if !interface.info.settings.unauthenticated && !self.mac.verify(&header, &babel) {
             self.counters.refused_mac += 1;
             return;
         }
@@ -64,7 +67,7 @@ impl Engine {
     /// RFC 8967 §4.3: answers challenges, and refuses what is not proven fresh.
     fn is_fresh(&mut self, now: Now, key: NeighbourKey, preparsed: Preparsed<'_>) -> bool {
         let Some(interface) = self.interfaces.get(&key.0) else { return false };
-        let wireless = interface.info.wireless;
+        let (wireless, unchecked) = (interface.info.wireless, interface.info.settings.unauthenticated);
         let known = self.neighbours.contains_key(&key);
         if !known && self.neighbours.range(crate::neighbours_of(key.0)).count() >= MAX_NEIGHBOURS {
             self.counters.refused_quota += 1;
@@ -72,7 +75,10 @@ impl Engine {
         }
         let mut nonce = [0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);
-        let neighbour = self.neighbours.entry(key).or_insert_with(|| Neighbour::new(now.mono, wireless));
+        let neighbour = self.neighbours.entry(key).or_insert_with(|| {
+            let freshness = if unchecked { Freshness::unchecked() } else { Freshness::default() };
+            Neighbour::new(now.mono, wireless, freshness)
+        });
         let reply = preparsed.challenge.filter(|_| neighbour.freshness.may_reply(now.mono));
         let verdict = neighbour.freshness.check(now.mono, preparsed, nonce);
         if let Some(nonce) = reply {
@@ -82,8 +88,7 @@ impl Engine {
         match verdict {
             Verdict::Fresh => true,
             Verdict::NewlyFresh => {
-                self.event(Event::NeighbourUp { ifindex: key.0, address: key.1 });
-                self.adjacency_returned(now, key);
+                self.neighbour_up(now, key);
                 true
             }
             Verdict::Challenge(nonce) => {
@@ -124,9 +129,12 @@ impl Engine {
                         hello_sent_us = Some(sent_us);
                     }
                 }
-                Tlv::Ihu { address, rxcost, interval, echo_us } => {
-                    let ours = self.interfaces.get(&key.0).map(|interface| IpAddr::V6(interface.info.link_local));
-                    if if address.is_none() { unicast } else { address == ours } {
+                Tlv::Ihu { address, rxcost, interval, echo_us, multicast_lost } => {
+                    let owns = |address| self.interfaces.get(&key.0).is_some_and(|one| one.info.owns(mapped(address)));
+                    if address.map_or(unicast, owns) {
+                        if let Some(neighbour) = self.neighbours.get_mut(&key).filter(|_| unicast) {
+                            neighbour.received_deafness(now.mono, multicast_lost, centiseconds(interval));
+                        }
                         self.process_ihu(now, key, rxcost, interval, echo_us.zip(hello_sent_us));
                     }
                 }
@@ -156,7 +164,7 @@ impl Engine {
         let history = if unicast { &neighbour.unicast } else { &neighbour.multicast };
         // Two Hellos missed and now one heard: the link was away for a while, and our tables may have parted.
         let returned = history.bits != 0 && history.bits & 0xc000 == 0;
-        let rxcost = neighbour.rxcost();
+        let (up, rxcost) = (neighbour.is_up(), neighbour.rxcost());
         let history = if unicast { &mut neighbour.unicast } else { &mut neighbour.multicast };
         history.received(now.mono, seqno, centiseconds(interval));
         if neighbour.rxcost() != rxcost {
@@ -164,9 +172,12 @@ impl Engine {
             neighbour.ihu_wanted = true;
             self.hasten_hello(now, key.0);
         }
-        if returned {
+        if !up {
+            self.neighbour_up(now, key);
+        } else if returned {
             self.adjacency_returned(now, key);
         }
+        self.review_path(now, key);
         self.apply_cost(now, key);
     }
 
@@ -183,6 +194,7 @@ impl Engine {
         if let Some((echo_us, hello_sent_us)) = echo {
             neighbour.round_trip.received_echo(now.mono, echo_us, hello_sent_us);
         }
+        self.review_path(now, key);
         self.apply_cost(now, key);
     }
 

@@ -4,7 +4,7 @@
 use crate::Engine;
 use crate::config::{Babel, PrefixRule};
 use crate::input::{Ifindex, Originated};
-use crate::interface::Message;
+use crate::interface::{Interface, Message};
 use crate::neighbour::Neighbour;
 use crate::object::Objects;
 use crate::output::{Event, Output, Route as KernelRoute, RouteAction};
@@ -15,7 +15,6 @@ use crate::seqno::Requests;
 use crate::sync::{BATCH, NeighbourKey};
 use crate::time::{Instant, Now, UnixMillis};
 use crate::timer::Timer;
-use crate::transmit::to_centiseconds;
 use crate::view::RouteView;
 use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
@@ -30,7 +29,7 @@ const NODE_PREFIX: [u8; 8] = [0xfd, b'g', b'e', b'm', b'c', b'a', b's', b't'];
 /// A change of metric that is told before the next periodic update: half a wired hop.
 const METRIC_CHANGE: u16 = 48;
 /// Transmissions of an update whose loss would hurt: a retraction, another origin, an awaited seqno.
-const URGENT_SENDS: u8 = 3;
+pub(crate) const URGENT_SENDS: u8 = 3;
 /// Full tables sent to one neighbour on request.
 const DUMPS: Limit = Limit { interval: Duration::from_secs(2), burst: 2 };
 /// Requests about single routes of one neighbour that are answered.
@@ -103,8 +102,8 @@ fn accepts(rules: &[PrefixRule], destination: Destination) -> bool {
 /// Where an update is written for.
 pub(crate) struct Egress<'a> {
     pub(crate) ifindex: Ifindex,
-    pub(crate) link_local: Ipv6Addr,
-    pub(crate) ipv4: Option<core::net::Ipv4Addr>,
+    pub(crate) next_hop_v6: Ipv6Addr,
+    pub(crate) next_hop_v4: Option<core::net::Ipv4Addr>,
     pub(crate) wireless: bool,
     pub(crate) settings: &'a Babel,
     pub(crate) id: NodeId,
@@ -121,11 +120,11 @@ impl Routing {
             return None;
         }
         let next_hop = if !destination.prefix.is_ipv4() {
-            IpAddr::V6(egress.link_local)
-        } else if let Some(ipv4) = egress.ipv4 {
+            IpAddr::V6(egress.next_hop_v6)
+        } else if let Some(ipv4) = egress.next_hop_v4 {
             IpAddr::V4(ipv4)
         } else if egress.settings.ipv4_via_ipv6 {
-            IpAddr::V6(egress.link_local)
+            IpAddr::V6(egress.next_hop_v6)
         } else {
             return None;
         };
@@ -251,8 +250,8 @@ impl Engine {
     }
 
     /// Cost of the link to a neighbour.
-    fn cost_of(&self, key: NeighbourKey) -> u16 {
-        self.neighbours.get(&key).map_or(INFINITY, |neighbour| neighbour.cost(self.config.babel.delay))
+    pub(crate) fn cost_of(&self, key: NeighbourKey) -> u16 {
+        cost(&self.neighbours, &self.interfaces, &self.config.babel, key)
     }
 
     /// The cost of a link may have changed: all routes over it are weighed anew.
@@ -270,8 +269,7 @@ impl Engine {
     /// Selects the route of a destination anew, and does what follows from a change.
     pub(crate) fn reselect(&mut self, now: Now, destination: Destination) {
         let own = self.routing.own.contains_key(&destination);
-        let (neighbours, delay) = (&self.neighbours, self.config.babel.delay);
-        let cost = |key| neighbours.get(&key).map_or(INFINITY, |neighbour: &Neighbour| neighbour.cost(delay));
+        let cost = |key| cost(&self.neighbours, &self.interfaces, &self.config.babel, key);
         let best = if own { None } else { self.routing.table.best(destination, cost) };
         let unfeasible = if own { None } else { self.routing.table.best_unfeasible(destination, cost) };
         let Some(entry) = self.routing.table.entries.get_mut(&destination) else { return };
@@ -312,7 +310,8 @@ impl Engine {
         }
         let action = match best {
             Some(Selected { next_hop, neighbour, metric, .. }) => {
-                RouteAction::Install { next_hop, ifindex: neighbour.0, metric }
+                let on_link = neighbour.1.is_unicast_link_local();
+                RouteAction::Install { next_hop, ifindex: neighbour.0, metric, on_link }
             }
             None if unreachable => RouteAction::Unreachable,
             None => RouteAction::Withdraw,
@@ -406,9 +405,10 @@ impl Engine {
         entry.selected.map(|selected| selected.neighbour.0)
     }
 
-    /// Interval of updates as they tell it.
-    pub(crate) fn update_interval(&self) -> u16 {
-        to_centiseconds(self.config.update_interval)
+    /// Time between the periodic updates of an interface.
+    pub(crate) fn update_interval(&self, ifindex: Ifindex) -> Duration {
+        let own = self.interfaces.get(&ifindex).and_then(|interface| interface.info.settings.update_interval);
+        own.unwrap_or(self.config.update_interval)
     }
 
     /// The route table, own routes first.
@@ -441,6 +441,17 @@ impl Engine {
         });
         own.chain(learnt).collect()
     }
+}
+
+/// Cost of the link to a neighbour.
+fn cost(
+    neighbours: &BTreeMap<NeighbourKey, Neighbour>,
+    interfaces: &BTreeMap<Ifindex, Interface>,
+    settings: &Babel,
+    key: NeighbourKey,
+) -> u16 {
+    let own = interfaces.get(&key.0).and_then(|interface| interface.info.settings.delay);
+    neighbours.get(&key).map_or(INFINITY, |neighbour| neighbour.cost(own.unwrap_or(settings.delay)))
 }
 
 fn knows(objects: &Objects, node: NodeId) -> bool {

@@ -65,7 +65,7 @@ const OBJECTS: Limit = Limit { interval: Duration::from_micros(200), burst: 20_0
 /// Requests sent for keys that packets wait for.
 const MISSING: Limit = Limit { interval: Duration::from_millis(10), burst: 50 };
 
-/// Names a neighbour: interface and link-local address.
+/// Names a neighbour: interface and address, link-local or that of a unicast peer, an IPv4 one in its mapped form.
 pub(crate) type NeighbourKey = (Ifindex, Ipv6Addr);
 
 /// A neighbour's table, as far as it is known.
@@ -168,8 +168,10 @@ impl Engine {
 
     fn table_changed(&mut self, now: Instant) {
         // Whoever has not said by its next Hello that it has the same now, is asked.
-        let at = now + self.config.hello_interval + 2 * BATCH;
-        for neighbour in self.neighbours.values_mut().filter(|neighbour| neighbour.peer_table.digest.is_some()) {
+        let differing = |(_, neighbour): &(&NeighbourKey, &mut Neighbour)| neighbour.peer_table.digest.is_some();
+        for (key, neighbour) in self.neighbours.iter_mut().filter(differing) {
+            let own = self.interfaces.get(&key.0).and_then(|interface| interface.info.settings.hello_interval);
+            let at = now + own.unwrap_or(self.config.hello_interval) + 2 * BATCH;
             let retry_at = &mut neighbour.peer_table.retry_at;
             *retry_at = Some(retry_at.map_or(at, |old| old.min(at)));
         }
@@ -335,7 +337,8 @@ impl Engine {
 
     /// Of two neighbours that differ, the one with the lower address asks, so that it is asked once.
     fn asks(&self, key: NeighbourKey) -> bool {
-        self.interfaces.get(&key.0).is_some_and(|interface| interface.info.link_local < key.1)
+        let ours = self.interfaces.get(&key.0).and_then(|interface| interface.info.source_towards(key.1));
+        ours.is_some_and(|ours| ours < key.1)
     }
 
     /// Starts the comparison with a neighbour, or has it start.

@@ -2,6 +2,7 @@
 
 mod garbage;
 mod keys;
+mod peers;
 mod rig;
 mod routes;
 mod spread;

@@ -4,10 +4,10 @@ use crate::Engine;
 use crate::input::{self, Ifindex};
 use crate::interface::{Interface, Message, Outbox, Repeats};
 use crate::mac::{INDEX_LEN, NONCE_LEN, PseudoHeader};
-use crate::neighbour::Neighbour;
-use crate::output::{Event, Output, Transmit};
+use crate::neighbour::{Neighbour, Silence};
+use crate::output::{Output, Transmit};
 use crate::route::Distance;
-use crate::routing::Egress;
+use crate::routing::{Egress, URGENT_SENDS};
 use crate::sync::{BATCH, NeighbourKey};
 use crate::time::{Instant, Now};
 use crate::timestamp::timestamp;
@@ -15,7 +15,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 use gemcast_proto::wire::babel::{self, Full, INFINITY, RawTlv, Seqno, Tlv, Writer};
 use rand_chacha::rand_core::RngCore;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// An IHU goes out with every third Hello (RFC 8966 appendix B), and at once when it says something new.
 const IHU_HELLOS: u16 = 3;
@@ -30,16 +30,20 @@ impl Engine {
     /// An interface is usable, or changed. A changed one starts over, except that its neighbours stay.
     pub(crate) fn interface_up(&mut self, now: Now, info: input::Interface) {
         if let Some(interface) = self.interfaces.get_mut(&info.ifindex) {
-            if interface.info.link_local == info.link_local {
+            let authentication = |info: &input::Interface| info.settings.unauthenticated;
+            if interface.info.link_local == info.link_local && authentication(&interface.info) == authentication(&info)
+            {
+                let ifindex = info.ifindex;
                 interface.info = info;
-                return;
+                return self.interface_changed(now, ifindex);
             }
             self.interface_down(now, info.ifindex);
         }
         let mut index = [0; INDEX_LEN];
         self.rng.fill_bytes(&mut index);
         let ifindex = info.ifindex;
-        let update_at = now.mono + self.config.update_interval / 2 + self.jitter(self.config.update_interval / 2);
+        let update_interval = info.settings.update_interval.unwrap_or(self.config.update_interval);
+        let update_at = now.mono + update_interval / 2 + self.jitter(update_interval / 2);
         let hello_seqno = Seqno(u16::try_from(self.rng.next_u32() >> 16).expect("16 bits"));
         self.interfaces.insert(
             ifindex,
@@ -52,13 +56,28 @@ impl Engine {
                 counter: 0,
                 multicast: Outbox::default(),
                 unicast: Default::default(),
+                peers: BTreeMap::new(),
+                copies: BTreeSet::new(),
                 flood: Repeats::default(),
                 updates: Repeats::default(),
-                announced: BTreeSet::new(),
+                announced: BTreeMap::new(),
                 digest_at: None,
                 digests_left: 0,
             },
         );
+        self.configure_peers(now, ifindex);
+    }
+
+    /// Addresses or settings of an interface are others; its neighbours stay.
+    pub(crate) fn interface_changed(&mut self, now: Now, ifindex: Ifindex) {
+        let (hello, update) = (self.hello_interval(ifindex), self.update_interval(ifindex));
+        if let Some(interface) = self.interfaces.get_mut(&ifindex) {
+            interface.hello_at = interface.hello_at.min(now.mono + hello);
+            interface.update_at = interface.update_at.min(now.mono + update);
+        }
+        self.configure_peers(now, ifindex);
+        let all: Vec<_> = self.neighbours.range(crate::neighbours_of(ifindex)).map(|(key, _)| *key).collect();
+        all.into_iter().for_each(|key| self.apply_cost(now, key));
     }
 
     /// An interface is gone, and everyone behind it.
@@ -73,13 +92,16 @@ impl Engine {
     pub(crate) fn neighbour_timeout(&mut self, now: Now, key: NeighbourKey) {
         let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
         let repeated = neighbour.freshness.repeat(now.mono);
-        if neighbour.handle_timeout(now.mono) {
-            return self.neighbour_gone(now, key);
+        match neighbour.handle_timeout(now.mono) {
+            Silence::Forgotten => return self.neighbour_gone(now, key),
+            Silence::Down if neighbour.up => self.neighbour_down(now, key),
+            _ => {}
         }
         if let Some(nonce) = repeated {
             self.send_challenge(now, key, nonce);
         }
         self.retry_comparison(now, key);
+        self.review_path(now, key);
         self.apply_cost(now, key);
     }
 
@@ -90,11 +112,12 @@ impl Engine {
         self.push(key.0, Some(key.1), message, now.mono);
     }
 
-    fn neighbour_gone(&mut self, now: Now, key: NeighbourKey) {
+    pub(crate) fn neighbour_gone(&mut self, now: Now, key: NeighbourKey) {
         self.lose_routes(now, key);
-        if self.neighbours.remove(&key).is_some_and(|neighbour| neighbour.freshness.is_proven()) {
-            self.event(Event::NeighbourDown { ifindex: key.0, address: key.1 });
+        if self.neighbours.get(&key).is_some_and(Neighbour::is_up) {
+            self.neighbour_down(now, key);
         }
+        self.neighbours.remove(&key);
     }
 
     /// Does what an interface has due.
@@ -103,12 +126,13 @@ impl Engine {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.mono);
         let (hello, update) = (interface.hello_at <= now.mono, interface.update_at <= now.mono);
         let (flood, digest) = (due(interface.flood.at), due(interface.digest_at));
-        let changes = due(interface.updates.at);
+        let (changes, tries) = (due(interface.updates.at), due(interface.next_try()));
         if hello {
             self.send_hello(now, ifindex);
-            if self.config.babel.unicast_hellos {
-                self.send_unicast_hellos(now, ifindex);
-            }
+            self.send_unicast_hellos(now, ifindex);
+        }
+        if tries {
+            self.try_peers(now, ifindex);
         }
         if update {
             self.periodic_update(now, ifindex);
@@ -129,7 +153,8 @@ impl Engine {
         let Some(interface) = self.interfaces.get(&ifindex) else { return };
         let multicast = due(interface.multicast.at).then_some(None);
         let unicast = interface.unicast.iter().filter(|(_, outbox)| due(outbox.at)).map(|(address, _)| Some(*address));
-        let destinations: Vec<_> = multicast.into_iter().chain(unicast).collect();
+        // Copies first: a retraction that went to everyone need not be told any more.
+        let destinations: Vec<_> = unicast.chain(multicast).collect();
         for destination in destinations {
             self.flush(now, ifindex, destination);
         }
@@ -138,7 +163,7 @@ impl Engine {
     /// Hello and IHUs, in one packet so that round trips can be measured (RFC 9616 §3.2).
     fn send_hello(&mut self, now: Now, ifindex: Ifindex) {
         // Up to an eighth earlier than announced, so that neighbours do not fall into step.
-        let interval = self.config.hello_interval;
+        let interval = self.hello_interval(ifindex);
         let early = self.jitter(interval / 8);
         let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
         interface.hello_seqno = interface.hello_seqno.next();
@@ -150,8 +175,10 @@ impl Engine {
         let mut messages = VecDeque::from([hello]);
         let turn = seqno.0.is_multiple_of(IHU_HELLOS);
         for ((_, address), neighbour) in self.neighbours.range_mut(crate::neighbours_of(ifindex)) {
-            if neighbour.is_up() && (turn || core::mem::take(&mut neighbour.ihu_wanted)) {
-                messages.push_back(Message::Tlv(ihu(now, neighbour, *address, interval)));
+            let here = neighbour.is_up() && address.is_unicast_link_local();
+            if here && (turn || core::mem::take(&mut neighbour.ihu_wanted)) {
+                let address = Some(IpAddr::V6(*address));
+                messages.push_back(Message::Tlv(ihu(now, neighbour, address, interval, false)));
             }
         }
         let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
@@ -162,30 +189,15 @@ impl Engine {
 
     /// A neighbour came, or came back: it is to hear us soon.
     pub(crate) fn hasten_hello(&mut self, now: Now, ifindex: Ifindex) {
-        let interval = self.config.hello_interval;
+        let interval = self.hello_interval(ifindex);
         if let Some(interface) = self.interfaces.get_mut(&ifindex) {
             interface.hello_at = interface.hello_at.min(now.mono + BATCH.min(interval));
         }
     }
 
-    /// A Hello of its own to every neighbour, where that is configured.
-    fn send_unicast_hellos(&mut self, now: Now, ifindex: Ifindex) {
-        let interval = to_centiseconds(self.config.hello_interval);
-        let mut hellos = Vec::new();
-        for ((_, address), neighbour) in self.neighbours.range_mut(crate::neighbours_of(ifindex)) {
-            neighbour.unicast_seqno = neighbour.unicast_seqno.next();
-            let (seqno, sent_us) = (neighbour.unicast_seqno, Some(timestamp(now.mono)));
-            hellos.push((*address, Tlv::Hello { unicast: true, seqno, interval, sent_us }));
-            hellos.push((*address, ihu(now, neighbour, *address, interval)));
-        }
-        for (address, hello) in hellos {
-            self.push(ifindex, Some(address), Message::Tlv(hello), now.mono);
-        }
-    }
-
     /// The update that repairs what triggered ones missed (RFC 8966 §3.7.1).
     fn periodic_update(&mut self, now: Now, ifindex: Ifindex) {
-        let interval = self.config.update_interval;
+        let interval = self.update_interval(ifindex);
         let early = self.jitter(interval / 8);
         if let Some(interface) = self.interfaces.get_mut(&ifindex) {
             interface.update_at = now.mono + (interval - early);
@@ -209,7 +221,7 @@ impl Engine {
     /// Queues a message for a neighbour, or for all of them; it leaves by `at`.
     pub(crate) fn push(&mut self, ifindex: Ifindex, destination: Option<Ipv6Addr>, message: Message, at: Instant) {
         if let Some(interface) = self.interfaces.get_mut(&ifindex) {
-            interface.outbox(destination).push(message, at);
+            interface.push(destination, message, at);
         }
     }
 
@@ -233,14 +245,17 @@ impl Engine {
 
     /// Fills one packet from the front of `messages`; takes at least one.
     fn send_packet(&mut self, now: Now, ifindex: Ifindex, address: Option<Ipv6Addr>, messages: &mut VecDeque<Message>) {
-        let trailer_len = self.mac.trailer_len();
-        let interval = self.update_interval();
+        let interval = to_centiseconds(self.update_interval(ifindex));
         let Some(interface) = self.interfaces.get_mut(&ifindex) else { return };
-        let source = interface.info.link_local;
+        let authenticated = !interface.info.settings.unauthenticated;
+        let trailer_len = if authenticated { self.mac.trailer_len() } else { 0 };
+        let Some(source) = interface.info.source_towards(address.unwrap_or(babel::GROUP)) else {
+            return messages.clear(); // without an address of the peer's family there is no way to it
+        };
         let mut egress = Egress {
             ifindex,
-            link_local: source,
-            ipv4: interface.info.ipv4,
+            next_hop_v4: source.to_ipv4_mapped().or(interface.info.ipv4),
+            next_hop_v6: interface.next_hop_v6(source),
             wireless: interface.info.wireless,
             settings: &self.config.babel,
             id: self.id,
@@ -255,15 +270,18 @@ impl Engine {
             interface.counter = 0;
         }
         interface.counter += 1;
-        let counter = Tlv::Pc { counter: interface.counter, index: &interface.index };
-        writer.push(&counter).expect("512 bytes hold a PC TLV");
+        if authenticated {
+            let counter = Tlv::Pc { counter: interface.counter, index: &interface.index };
+            writer.push(&counter).expect("512 bytes hold a PC TLV");
+        }
         let mut taken = 0;
         while let Some(message) = messages.front() {
             let written = match message {
                 Message::Tlv(tlv) => writer.push(tlv),
                 Message::Bytes { kind, body } => writer.push(&Tlv::Other(RawTlv { kind: *kind, body })),
                 Message::Update(destination) => {
-                    egress.announced = interface.announced.contains(destination);
+                    let left = interface.announced.get(destination).copied();
+                    egress.announced = left.is_some();
                     let update = self.routing.announcement(*destination, &egress);
                     let written = update.map_or(Ok(()), |update| writer.announce(&update));
                     if let (Ok(()), Some(update)) = (written, update) {
@@ -271,12 +289,12 @@ impl Engine {
                         match update.router_id.filter(|_| update.metric != INFINITY) {
                             Some(id) => {
                                 self.routing.table.sources.announced(now.mono, *destination, id, distance);
-                                if !egress.announced {
-                                    interface.announced.insert(*destination);
+                                if left != Some(URGENT_SENDS) {
+                                    interface.announced.insert(*destination, URGENT_SENDS);
                                 }
                             }
                             // A single neighbour that asked is told; the others are still to be.
-                            None if address.is_none() => drop(interface.announced.remove(destination)),
+                            None if address.is_none() => interface.retracted(destination),
                             None => {}
                         }
                     }
@@ -299,19 +317,29 @@ impl Engine {
             destination: address.unwrap_or(babel::GROUP),
             destination_port: port,
         };
-        self.mac.sign(&header, &mut payload);
+        if authenticated {
+            self.mac.sign(&header, &mut payload);
+        }
         self.counters.packets_sent += 1;
         self.counters.bytes_sent += u64::try_from(payload.len()).expect("a packet's length");
-        self.outputs.push_back(Output::Transmit(Transmit { ifindex, unicast: address, payload }));
+        self.outputs.push_back(Output::Transmit(Transmit { ifindex, source, unicast: address, payload }));
     }
 }
 
-fn ihu(now: Now, neighbour: &Neighbour, address: Ipv6Addr, hello_interval: u16) -> Tlv<'static> {
+/// What a neighbour is told about itself; without its address in a packet to it alone.
+pub(crate) fn ihu(
+    now: Now,
+    neighbour: &Neighbour,
+    address: Option<IpAddr>,
+    hello_interval: u16,
+    multicast_lost: bool,
+) -> Tlv<'static> {
     Tlv::Ihu {
-        address: Some(IpAddr::V6(address)),
+        address,
         rxcost: neighbour.rxcost(),
         interval: hello_interval.saturating_mul(IHU_HELLOS),
         echo_us: neighbour.round_trip.echo(now.mono),
+        multicast_lost,
     }
 }
 

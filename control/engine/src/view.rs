@@ -130,6 +130,13 @@ pub struct NeighbourView {
     pub up: bool,
     /// Multicast hello history, most recent in the highest bit (RFC 8966 appendix A.1).
     pub hello_history: u16,
+    /// Unicast hello history, likewise.
+    pub unicast_history: u16,
+    /// Whether it is a configured unicast peer.
+    pub peer: bool,
+    /// Whether it gets by unicast what goes to the multicast group: multicast is lost in one direction or both, or it
+    /// is a peer behind routers.
+    pub by_unicast: bool,
     /// When the last accepted packet came in.
     pub last_heard: Instant,
     /// Cost of receiving from it, 65535 infinite.
@@ -142,6 +149,37 @@ pub struct NeighbourView {
     pub rtt: Option<Duration>,
     /// Comparison of GEM tables.
     pub sync: SyncState,
+}
+
+/// A configured unicast peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerView {
+    /// Interface.
+    pub ifindex: Ifindex,
+    /// Interface name.
+    pub interface: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// How it stands.
+    pub state: PeerState,
+}
+
+/// How a unicast peer stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerState {
+    /// It answers.
+    Reached,
+    /// It does not answer, or not yet.
+    Waiting {
+        /// Tries so far.
+        tries: u32,
+        /// When the next one is.
+        next_at: Instant,
+    },
+    /// Not tried: the address is our own.
+    OwnAddress,
+    /// Not reachable: the interface has no address of its family.
+    NoAddress,
 }
 
 /// A route of the Babel table, selected or not.

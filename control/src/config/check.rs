@@ -7,7 +7,7 @@ use super::{
 };
 use crate::keyfile::{self, KeyFileError};
 use crate::routes;
-use gemcast_engine::config::{DelayMetric, MacAlgorithm, PrefixRule};
+use gemcast_engine::config::{DelayMetric, Link, MacAlgorithm, PrefixRule};
 use gemcast_engine::secret::Secret;
 use gemcast_proto::id::{Epoch, Suite};
 use gemcast_xdp::layout::{MAX_INTERFACES, MAX_PORTS};
@@ -19,6 +19,8 @@ use toml::Spanned;
 
 /// Bootstrap keys in use at a time; a packet has room for the MACs of so many.
 const BOOTSTRAP_KEYS_MAX: usize = 4;
+/// Unicast peers of one interface.
+const PEERS_MAX: usize = 64;
 /// IFNAMSIZ without the terminator.
 const INTERFACE_NAME_LEN: usize = 15;
 /// A NODE object has room for this many bytes of name.
@@ -236,13 +238,7 @@ impl Checker<'_> {
                 announce.push(checked);
             }
         }
-        let delay = babel.rtt.map(|rtt| {
-            let file::RoundTrip { min: Parsed(Span(min)), max: Parsed(Span(max)), penalty } = *rtt.get_ref();
-            if min >= max {
-                self.refuse(&rtt.span(), format!("rtt from {min:?} to {max:?}; expected min below max"));
-            }
-            DelayMetric { min, max, penalty }
-        });
+        let delay = babel.rtt.map(|rtt| self.round_trip(&rtt.span(), *rtt.get_ref()));
         let rules = |direction| {
             let rules = babel.filter.iter().filter(|filter| filter.direction == direction);
             let rule = |filter: &file::Filter| PrefixRule {
@@ -266,6 +262,14 @@ impl Checker<'_> {
             import: rules(file::Direction::In),
             export: rules(file::Direction::Out),
         }
+    }
+
+    fn round_trip(&mut self, span: &Range<usize>, rtt: file::RoundTrip) -> DelayMetric {
+        let file::RoundTrip { min: Parsed(Span(min)), max: Parsed(Span(max)), penalty } = rtt;
+        if min >= max {
+            self.refuse(span, format!("rtt from {min:?} to {max:?}; expected min below max"));
+        }
+        DelayMetric { min, max, penalty }
     }
 
     fn bootstrap_keys(&mut self, files: &Spanned<file::OneOrMany<PathBuf>>) -> Vec<Secret<32>> {
@@ -316,12 +320,75 @@ impl Checker<'_> {
                 break;
             }
             places.push(span);
+            let babel = interface.babel.unwrap_or(interface.role == Role::Untrusted);
+            let link = self.link(interface, babel);
             checked.push(Interface {
                 name: name.clone(),
                 role: interface.role,
-                babel: interface.babel.unwrap_or(interface.role == Role::Untrusted),
+                babel,
                 wireless: interface.wireless,
+                link,
             });
+        }
+        checked
+    }
+
+    /// How Babel is spoken on an interface.
+    fn link(&mut self, interface: &file::Interface, babel: bool) -> Link {
+        if !babel {
+            let settings = [
+                ("hello_interval", interface.hello_interval.as_ref().map(Spanned::span)),
+                ("update_interval", interface.update_interval.as_ref().map(Spanned::span)),
+                ("unicast_hellos", interface.unicast_hellos.as_ref().map(Spanned::span)),
+                ("rtt", interface.rtt.as_ref().map(Spanned::span)),
+                ("mac", interface.mac.as_ref().map(Spanned::span)),
+                ("peers", interface.peers.first().map(Spanned::span)),
+            ];
+            for (key, span) in settings {
+                if let Some(span) = span {
+                    let message = format!("{key} of an interface without Babel; set babel = true, or remove it");
+                    self.refuse(&span, message);
+                }
+            }
+        }
+        let mut interval = |key, value: &Option<Spanned<Parsed<Span>>>| {
+            value.as_ref().map(|value| self.interval(key, value, &BABEL_INTERVAL))
+        };
+        Link {
+            hello_interval: interval("hello_interval", &interface.hello_interval),
+            update_interval: interval("update_interval", &interface.update_interval),
+            unicast_hellos: interface.unicast_hellos.as_ref().map(|on| *on.get_ref()),
+            delay: interface
+                .rtt
+                .as_ref()
+                .map(|rtt| rtt.get_ref().0.map(|round_trip| self.round_trip(&rtt.span(), round_trip))),
+            unauthenticated: interface.mac.as_ref().is_some_and(|mac| !mac.get_ref()),
+            peers: self.peers(&interface.peers),
+        }
+    }
+
+    fn peers(&mut self, peers: &[Spanned<Parsed<file::Address>>]) -> Vec<IpAddr> {
+        let mut checked = Vec::new();
+        for peer in peers {
+            let address = peer.get_ref().0.0;
+            let v4 = match address {
+                IpAddr::V4(v4) => Some(v4),
+                IpAddr::V6(v6) => v6.to_ipv4_mapped(),
+            };
+            let broadcast = v4.is_some_and(|v4| v4.is_broadcast());
+            if address.is_multicast() || address.is_unspecified() || address.is_loopback() || broadcast {
+                let message = format!("peer {address} is no address of another gateway; expected a unicast address");
+                self.refuse(&peer.span(), message);
+            } else if let Some(v4) = v4.filter(|_| address.is_ipv6()) {
+                self.refuse(&peer.span(), format!("peer {address} is IPv4 in the form of IPv6; write {v4}"));
+            } else if checked.contains(&address) {
+                self.refuse(&peer.span(), format!("peer {address} is listed twice; remove one"));
+            } else if checked.len() == PEERS_MAX {
+                self.refuse(&peer.span(), format!("more than {PEERS_MAX} peers of one interface; remove some"));
+                break;
+            } else {
+                checked.push(address);
+            }
         }
         checked
     }
@@ -446,7 +513,10 @@ impl Checker<'_> {
         default: Duration,
         allowed: &Range<Duration>,
     ) -> Duration {
-        let Some(value) = value else { return default };
+        value.map_or(default, |value| self.interval(key, &value, allowed))
+    }
+
+    fn interval(&mut self, key: &str, value: &Spanned<Parsed<Span>>, allowed: &Range<Duration>) -> Duration {
         let duration = value.get_ref().0.0;
         if !allowed.contains(&duration) {
             let last = allowed.end - Duration::from_millis(1);

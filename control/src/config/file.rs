@@ -4,7 +4,8 @@
 
 use gemcast_proto::wire::babel::Prefix;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -61,6 +62,13 @@ pub(super) struct Interface {
     pub(super) role: super::Role,
     pub(super) babel: Option<bool>,
     pub(super) wireless: Option<bool>,
+    pub(super) hello_interval: Option<Spanned<Parsed<Span>>>,
+    pub(super) update_interval: Option<Spanned<Parsed<Span>>>,
+    pub(super) unicast_hellos: Option<Spanned<bool>>,
+    pub(super) rtt: Option<Spanned<RoundTripOrNot>>,
+    pub(super) mac: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) peers: Vec<Spanned<Parsed<Address>>>,
 }
 
 /// `[[group]]`
@@ -145,12 +153,40 @@ impl Default for Babel {
 }
 
 /// Value of `rtt`.
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone, Copy)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoundTrip {
     pub(super) min: Parsed<Span>,
     pub(super) max: Parsed<Span>,
     pub(super) penalty: u16,
+}
+
+/// Value of `rtt` of an interface: that of the `babel` table, or `false` to have none.
+pub(super) struct RoundTripOrNot(pub(super) Option<RoundTrip>);
+
+impl<'de> Deserialize<'de> for RoundTripOrNot {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RoundTripOrNot;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("false, or a table { min, max, penalty }")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Self::Value, E> {
+                let off = (!on).then_some(RoundTripOrNot(None));
+                off.ok_or_else(|| E::invalid_value(Unexpected::Bool(on), &self))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                RoundTrip::deserialize(MapAccessDeserializer::new(map)).map(Some).map(RoundTripOrNot)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// `[[babel.filter]]`

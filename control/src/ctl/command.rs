@@ -192,7 +192,7 @@ fn neighbour(form: Form, socket: &Path, wanted: &str) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, message));
     };
     let is_it = |text: &str, on: &str| text.parse() == Ok(address) && interface.is_none_or(|interface| interface == on);
-    let response::Body::Neighbours(api::Neighbours { mut neighbours }) =
+    let response::Body::Neighbours(api::Neighbours { mut neighbours, .. }) =
         client::ask(socket, request::Body::Neighbours(Empty {}))?
     else {
         return Err(mismatch());

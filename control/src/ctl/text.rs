@@ -159,6 +159,11 @@ pub fn neighbours(neighbours: &api::Neighbours) -> String {
     let mut table =
         Table::new(["Interface", "Address", "State", "Hellos", "Heard", "Rxcost", "Txcost", "Cost", "RTT", "Sync"]);
     for neighbour in &neighbours.neighbours {
+        let hellos = if neighbour.by_unicast {
+            format!("{} by unicast", neighbour.unicast_history)
+        } else {
+            neighbour.hello_history.clone()
+        };
         let sync = if neighbour.sync == "differs" {
             format!("differs, {} queued", neighbour.objects_queued)
         } else {
@@ -168,7 +173,7 @@ pub fn neighbours(neighbours: &api::Neighbours) -> String {
             neighbour.interface.clone(),
             neighbour.address.clone(),
             if neighbour.up { "up" } else { "down" }.into(),
-            neighbour.hello_history.clone(),
+            hellos,
             ago(neighbour.last_heard_ms),
             cost(neighbour.rxcost),
             cost(neighbour.txcost),
@@ -177,7 +182,13 @@ pub fn neighbours(neighbours: &api::Neighbours) -> String {
             sync,
         ]);
     }
-    table.text()
+    table.text() + &waiting(neighbours)
+}
+
+/// What unicast peers wait for.
+fn waiting(neighbours: &api::Neighbours) -> String {
+    let waits = neighbours.peers.iter().filter(|peer| !peer.waits.is_empty());
+    waits.map(|peer| format!("{}\n", peer.waits)).collect()
 }
 
 /// `gemctl neighbour show`.
@@ -189,7 +200,11 @@ pub fn neighbour(found: &[api::Neighbour], announced: &[api::Route]) -> String {
         let mut line = |name: &str, value: String| writeln!(text, "  {name:<10}{value}").expect("a String grows");
         line("state", if neighbour.up { "up" } else { "down" }.into());
         line("heard", ago(neighbour.last_heard_ms));
-        line("hellos", format!("{}, the latest in the highest bit", neighbour.hello_history));
+        let (multicast, unicast) = (&neighbour.hello_history, &neighbour.unicast_history);
+        line("hellos", format!("multicast {multicast}, unicast {unicast}, the latest in the highest bit"));
+        if neighbour.by_unicast {
+            line("path", "unicast: multicast does not arrive, here or there".into());
+        }
         let [rx, tx, both] = [neighbour.rxcost, neighbour.txcost, neighbour.cost].map(cost);
         line("cost", format!("{both} (receiving {rx}, sending {tx})"));
         if let Some(rtt) = neighbour.rtt_us {

@@ -46,7 +46,8 @@ impl Daemon {
                 response::Body::Interfaces(messages::Interfaces { interfaces: report.interfaces() })
             }
             request::Body::Neighbours(_) => {
-                response::Body::Neighbours(messages::Neighbours { neighbours: report.neighbours() })
+                let (neighbours, peers) = (report.neighbours(), report.peers());
+                response::Body::Neighbours(messages::Neighbours { neighbours, peers })
             }
         }
     }

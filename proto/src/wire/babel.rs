@@ -149,7 +149,7 @@ pub enum Error {
     NoDefaultPrefix,
     /// An update without router-id, and no earlier TLV set one.
     NoRouterId,
-    /// An update of IPv4 without a next hop TLV before it.
+    /// An update without a next hop TLV before it, of another family than the packet's.
     NoNextHop,
     /// A wildcard update that is no retraction (RFC 8966 §4.6.9).
     WildcardUpdate,

@@ -146,8 +146,10 @@ impl World {
                     name: format!("wan{link}"),
                     link_local: address(host),
                     ipv4: None,
+                    addresses: vec![],
                     mtu: 1500,
                     wireless: false,
+                    settings: Default::default(),
                 };
                 self.handle(host, Input::InterfaceUp(info));
             }
@@ -226,7 +228,7 @@ impl World {
 
     fn transmit(&mut self, host: usize, transmit: Transmit) {
         assert!(transmit.payload.len() <= 1500 - 48, "a packet exceeds the MTU");
-        let Transmit { ifindex, unicast, payload } = transmit;
+        let Transmit { ifindex, unicast, payload, .. } = transmit;
         let link = usize::try_from(ifindex).expect("small") - 1;
         let payload = match self.hosts[host].byzantine {
             Some(byzantine) => byzantine.lie(&mut self.rng, address(host), unicast, payload),

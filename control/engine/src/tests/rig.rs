@@ -1,12 +1,12 @@
 //! The rig: nodes, segments that carry their packets with 1 ms delay, one clock.
 
 use crate::Engine;
-use crate::config::{Babel, Config, GroupConfig, Node, Protection};
+use crate::config::{Babel, Config, GroupConfig, Link, Node, Protection};
 use crate::input::{AdoptedKey, Ifindex, Input, Interface, Packet};
 use crate::output::{Event, Output, RouteAction};
 use crate::secret::Secret;
 use crate::time::{Instant, Now, UnixMillis};
-use core::net::Ipv6Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, KeyId, Suite};
 use gemcast_proto::wire::babel::{self, Prefix, Tlv};
@@ -50,6 +50,9 @@ struct Flight {
 
 /// A packet that was sent, for tests that look at the wire.
 pub(super) struct Sent {
+    pub(super) at: Instant,
+    pub(super) from: usize,
+    pub(super) unicast: Option<Ipv6Addr>,
     pub(super) segment: usize,
     pub(super) payload: Vec<u8>,
 }
@@ -79,10 +82,13 @@ pub(super) struct Rig {
     pub(super) hosts: Vec<Host>,
     /// Members of each segment; a host has one interface per segment, numbered by it.
     pub(super) segments: Vec<Vec<usize>>,
+    links: BTreeMap<(usize, Ifindex), Link>,
     flights: VecDeque<Flight>,
     pub(super) wire: Vec<Sent>,
     /// Decides which packets are lost: sender, receiver, time.
     pub(super) loses: Box<dyn FnMut(usize, usize, Instant) -> bool>,
+    /// Sender and receiver between whom multicast does not pass.
+    pub(super) no_multicast: Vec<(usize, usize)>,
 }
 
 pub(super) struct Options {
@@ -124,8 +130,19 @@ pub(super) fn config(number: usize, options: &Options) -> Config {
     }
 }
 
-fn address(host: usize) -> Ipv6Addr {
+pub(super) fn address(host: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::try_from(host + 1).unwrap())
+}
+
+fn is_routable(address: &IpAddr) -> bool {
+    !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// A host's routable address of the family of another.
+pub(super) fn peer_address(host: usize, like: Ipv6Addr) -> Ipv6Addr {
+    let number = u8::try_from(host + 1).unwrap();
+    let v4 = Ipv4Addr::new(192, 0, 2, number).to_ipv6_mapped();
+    if like.to_ipv4_mapped().is_some() { v4 } else { Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()) }
 }
 
 impl Rig {
@@ -135,9 +152,11 @@ impl Rig {
             clock_set: Duration::ZERO,
             hosts: vec![],
             segments: segments.iter().map(|members| members.to_vec()).collect(),
+            links: BTreeMap::new(),
             flights: VecDeque::new(),
             wire: vec![],
             loses: Box::new(|_, _, _| false),
+            no_multicast: vec![],
         };
         for (number, options) in hosts.into_iter().enumerate() {
             let engine = Engine::new(config(number, &options), [u8::try_from(number).unwrap(); 32], rig.time());
@@ -157,13 +176,30 @@ impl Rig {
         for segment in 0..self.segments.len() {
             if self.segments[segment].contains(&host) {
                 let ifindex = u32::try_from(segment).unwrap();
-                let name = format!("wan{segment}");
-                let link_local = address(host);
-                let info = Interface { ifindex, name, link_local, ipv4: None, mtu: 1500, wireless: false };
+                let info = self.interface(host, ifindex);
                 self.handle(host, Input::InterfaceUp(info));
             }
         }
         self.data_plane_up(host);
+    }
+
+    fn interface(&self, host: usize, ifindex: Ifindex) -> Interface {
+        let name = format!("wan{ifindex}");
+        let link_local = address(host);
+        let settings = self.links.get(&(host, ifindex)).cloned().unwrap_or_default();
+        let addresses = ["::ffff:0:0", "::"].map(|like| {
+            let address = peer_address(host, like.parse().unwrap()).to_canonical();
+            (address, Prefix::new(address, if address.is_ipv4() { 24 } else { 64 }).unwrap())
+        });
+        let addresses = if settings.peers.iter().any(is_routable) { addresses.to_vec() } else { vec![] };
+        Interface { ifindex, name, link_local, ipv4: None, addresses, mtu: 1500, wireless: false, settings }
+    }
+
+    /// Configures an interface. It has routable addresses as soon as it has a peer with one.
+    pub(super) fn configure(&mut self, host: usize, ifindex: Ifindex, settings: Link) {
+        self.links.insert((host, ifindex), settings);
+        let info = self.interface(host, ifindex);
+        self.handle(host, Input::InterfaceUp(info));
     }
 
     pub(super) fn data_plane_up(&mut self, host: usize) {
@@ -197,19 +233,23 @@ impl Rig {
                     assert!(transmit.payload.len() <= 1500 - 48);
                     let destination = transmit.unicast.unwrap_or(babel::GROUP);
                     for &to in &self.segments[segment] {
-                        let meant = transmit.unicast.is_none_or(|unicast| unicast == address(to));
+                        let meant = match transmit.unicast {
+                            None => !self.no_multicast.contains(&(host, to)),
+                            Some(unicast) => unicast == address(to) || unicast == peer_address(to, unicast),
+                        };
                         if to != host && meant && !(self.loses)(host, to, self.now) {
                             self.flights.push_back(Flight {
                                 arrives: self.now + Duration::from_millis(1),
                                 to,
                                 ifindex: transmit.ifindex,
-                                source: address(host),
+                                source: transmit.source,
                                 destination,
                                 payload: transmit.payload.clone(),
                             });
                         }
                     }
-                    self.wire.push(Sent { segment, payload: transmit.payload });
+                    let unicast = transmit.unicast;
+                    self.wire.push(Sent { at: self.now, from: host, segment, unicast, payload: transmit.payload });
                 }
                 Output::InstallKey(key) => {
                     let adopted = AdoptedKey {

@@ -85,7 +85,7 @@ fn a_packet_of_babelds_verifies_and_reads() {
     assert_eq!(
         others[1],
         format!(
-            "Ihu {{ address: Some(fe80::9cf7:e1ff:fe77:460a), rxcost: 65535, interval: 300, echo_us: Some({echo:?}) }}"
+            "Ihu {{ address: Some(fe80::9cf7:e1ff:fe77:460a), rxcost: 65535, interval: 300, echo_us: Some({echo:?}), multicast_lost: false }}"
         )
     );
     assert_eq!(others[2], "PC 5 of 8 bytes");

@@ -14,7 +14,7 @@ struct DefaultPrefix(Option<[u8; 16]>);
 pub struct Context {
     router_id: Option<NodeId>,
     next_hop_v4: Option<Ipv4Addr>,
-    next_hop_v6: Ipv6Addr,
+    next_hop_v6: Option<Ipv6Addr>,
     default_v4: DefaultPrefix,
     default_v6: DefaultPrefix,
     default_v4_via_v6: DefaultPrefix,
@@ -40,12 +40,14 @@ pub struct Announcement {
 }
 
 impl Context {
-    /// State at the start of a packet from `source`, which is the next hop of IPv6 routes until a TLV says otherwise.
+    /// State at the start of a packet from `source`, which is the next hop of routes of its family until a TLV says
+    /// otherwise. An IPv4 source is given in its mapped form, `::ffff:192.0.2.1`.
     pub fn new(source: Ipv6Addr) -> Self {
+        let next_hop_v4 = source.to_ipv4_mapped();
         Self {
             router_id: None,
-            next_hop_v4: None,
-            next_hop_v6: source,
+            next_hop_v4,
+            next_hop_v6: Some(source).filter(|_| next_hop_v4.is_none()),
             default_v4: DefaultPrefix(None),
             default_v6: DefaultPrefix(None),
             default_v4_via_v6: DefaultPrefix(None),
@@ -61,7 +63,7 @@ impl Context {
     pub fn set_next_hop(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(v4) => self.next_hop_v4 = Some(v4),
-            IpAddr::V6(v6) => self.next_hop_v6 = v6,
+            IpAddr::V6(v6) => self.next_hop_v6 = Some(v6),
         }
     }
 
@@ -72,7 +74,7 @@ impl Context {
     pub(super) fn next_hop(&self, address: IpAddr) -> Option<IpAddr> {
         match address {
             IpAddr::V4(_) => self.next_hop_v4.map(IpAddr::V4),
-            IpAddr::V6(_) => Some(IpAddr::V6(self.next_hop_v6)),
+            IpAddr::V6(_) => self.next_hop_v6.map(IpAddr::V6),
         }
     }
 
@@ -114,7 +116,7 @@ impl Context {
         };
         let next_hop = match update.ae {
             ae::IPV4 => self.next_hop_v4.map(IpAddr::V4),
-            _ => Some(IpAddr::V6(self.next_hop_v6)),
+            _ => self.next_hop_v6.map(IpAddr::V6),
         };
         if !retracts && self.router_id.is_none() {
             return Err(Error::NoRouterId);

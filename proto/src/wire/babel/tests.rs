@@ -19,7 +19,13 @@ fn a_hello_and_an_ihu_as_babeld_sends_them() {
         5, 14, 3, 0, 0, 96, 0x04, 0xb0, 0, 0, 0, 0, 0, 0, 0, 2, // IHU
     ];
     let hello = Tlv::Hello { unicast: false, seqno: Seqno(0x1234), interval: 400, sent_us: None };
-    let ihu = Tlv::Ihu { address: Some("fe80::2".parse().unwrap()), rxcost: 96, interval: 1200, echo_us: None };
+    let ihu = Tlv::Ihu {
+        address: Some("fe80::2".parse().unwrap()),
+        rxcost: 96,
+        interval: 1200,
+        echo_us: None,
+        multicast_lost: false,
+    };
     assert_eq!(tlvs(&datagram), [Ok(hello), Ok(ihu)]);
 
     let mut buffer = [0; 64];
@@ -112,6 +118,41 @@ fn what_an_update_lacks_is_named() {
     context.set_next_hop(IpAddr::from([10, 0, 0, 1]));
     assert_eq!(context.update(&update).unwrap().prefix, Some("10.0.0.0/24".parse().unwrap()));
     assert_eq!(context.update(&Update { ae: 0, plen: 0, octets: &[], ..update }), Err(Error::WildcardUpdate));
+}
+
+#[test]
+fn a_packet_over_ipv4_is_the_next_hop_of_ipv4_routes_only() {
+    let own = IpAddr::from([192, 0, 2, 7]);
+    let mut context = Context::new("::ffff:192.0.2.7".parse().unwrap());
+    context.set_router_id(NodeId([1; 8]));
+    let update = |ae, plen, octets| Update {
+        ae,
+        sets_prefix: false,
+        sets_router_id: false,
+        plen,
+        omitted: 0,
+        interval: 400,
+        seqno: Seqno(1),
+        metric: 0,
+        octets,
+        source: None,
+        mandatory: None,
+    };
+    assert_eq!(context.update(&update(1, 8, &[10])).unwrap().next_hop, Some(own));
+    assert_eq!(context.update(&update(2, 8, &[0xfd])), Err(Error::NoNextHop));
+    context.set_next_hop("fd00::7".parse().unwrap());
+    assert_eq!(context.update(&update(2, 8, &[0xfd])).unwrap().next_hop, Some("fd00::7".parse().unwrap()));
+}
+
+#[test]
+fn the_word_of_lost_multicast_is_a_sub_tlv_that_others_skip() {
+    let ihu = Tlv::Ihu { address: None, rxcost: 96, interval: 300, echo_us: None, multicast_lost: true };
+    let mut packet = [0; 64];
+    let mut writer = Writer::new(&mut packet, SOURCE);
+    writer.push(&ihu).unwrap();
+    let len = writer.finish();
+    assert_eq!(packet[4..len], [5, 8, 0, 0, 0, 96, 1, 44, 112, 0]);
+    assert!(sub_kind::MULTICAST_LOST < 128, "not mandatory (RFC 8966 §4.4)");
 }
 
 #[test]
@@ -240,7 +281,7 @@ proptest! {
         round_trip(&Tlv::AckRequest { opaque: a, interval: b });
         round_trip(&Tlv::Ack { opaque: a });
         round_trip(&Tlv::Hello { unicast, seqno: Seqno(a), interval: b, sent_us: stamp });
-        round_trip(&Tlv::Ihu { address, rxcost: a, interval: b, echo_us: echo });
+        round_trip(&Tlv::Ihu { address, rxcost: a, interval: b, echo_us: echo, multicast_lost: a % 2 == 0 });
         round_trip(&Tlv::RouterId(id));
         if let Some(address) = address {
             round_trip(&Tlv::NextHop(address));

@@ -48,6 +48,8 @@ pub mod sub_kind {
     pub const PADN: u8 = 1;
     /// Timestamps of a Hello or IHU (RFC 9616).
     pub const TIMESTAMP: u8 = 3;
+    /// gemcast's own, of the experimental range: in an IHU sent by unicast, "your multicast does not arrive here". Empty.
+    pub const MULTICAST_LOST: u8 = 112;
     /// Source prefix of a route or request (RFC 9079).
     pub const SOURCE_PREFIX: u8 = 128;
 }
@@ -106,6 +108,8 @@ pub enum Tlv<'a> {
         interval: u16,
         /// The neighbour's last Hello: when it says it was sent, and when it arrived here (RFC 9616).
         echo_us: Option<(u32, u32)>,
+        /// The neighbour's multicast does not arrive: it is to send by unicast, too.
+        multicast_lost: bool,
     },
     /// Router-id of the updates behind it.
     RouterId(NodeId),
@@ -235,12 +239,13 @@ impl<'a> Reader<'a> {
     /// What is left is sub-TLVs; the ones this codec knows, and the first unknown mandatory one.
     fn sub_tlvs(self, ae: u8) -> Result<SubTlvs<'a>, Error> {
         let kind = self.kind;
-        let mut found = SubTlvs { timestamp: None, source: None, mandatory: None };
+        let mut found = SubTlvs { timestamp: None, multicast_lost: false, source: None, mandatory: None };
         for sub in Tlvs::new(self.rest) {
             let sub = sub.map_err(|_| Error::SubTlv { kind, sub: 0 })?;
             let malformed = Error::SubTlv { kind, sub: sub.kind };
             match sub.kind {
                 sub_kind::TIMESTAMP => found.timestamp = Some(sub.body),
+                sub_kind::MULTICAST_LOST => found.multicast_lost = true,
                 sub_kind::SOURCE_PREFIX if matches!(ae, ae::IPV4 | ae::IPV6 | ae::IPV4_VIA_IPV6) => {
                     let (&plen, octets) = sub.body.split_first().ok_or(malformed)?;
                     // RFC 9079 §7.1: a source prefix length of 0 is no source prefix and makes the TLV ignored.
@@ -261,6 +266,7 @@ impl<'a> Reader<'a> {
 
 struct SubTlvs<'a> {
     timestamp: Option<&'a [u8]>,
+    multicast_lost: bool,
     source: Option<Prefix>,
     mandatory: Option<u8>,
 }
@@ -317,7 +323,7 @@ impl<'a> Tlv<'a> {
                 let address = decode_address(ae, reader.bytes(len)?);
                 let subs = reader.sub_tlvs(ae::WILDCARD)?.known(kind)?;
                 let echo_us = subs.timestamps().map(|[origin, received]| (origin, received));
-                Self::Ihu { address, rxcost, interval, echo_us }
+                Self::Ihu { address, rxcost, interval, echo_us, multicast_lost: subs.multicast_lost }
             }
             kind::ROUTER_ID => {
                 reader.u16()?; // reserved
@@ -421,7 +427,7 @@ impl<'a> Tlv<'a> {
                     out.put(&sent.to_be_bytes());
                 }
             }
-            Self::Ihu { address, rxcost, interval, echo_us } => {
+            Self::Ihu { address, rxcost, interval, echo_us, multicast_lost } => {
                 let (bytes, len) = encode_address(address);
                 out.put(&[kind::IHU, 0, encoding_of(address), 0]);
                 out.u16(rxcost);
@@ -431,6 +437,9 @@ impl<'a> Tlv<'a> {
                     out.put(&[sub_kind::TIMESTAMP, 8]);
                     out.put(&origin.to_be_bytes());
                     out.put(&received.to_be_bytes());
+                }
+                if multicast_lost {
+                    out.put(&[sub_kind::MULTICAST_LOST, 0]);
                 }
             }
             Self::RouterId(id) => {
