@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// The group all Babel speakers of a link hear (RFC 8966 §5).
 pub const BABEL_GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 6);
@@ -87,8 +87,8 @@ impl BabelSocket {
     }
 
     /// The sockets, to be watched.
-    pub fn as_raw_fds(&self) -> [RawFd; 2] {
-        [self.v6.as_raw_fd(), self.v4.as_raw_fd()]
+    pub fn as_fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.v6.as_fd(), self.v4.as_fd()]
     }
 
     /// Starts listening and sending on an interface.

@@ -155,7 +155,7 @@ impl Daemon {
             Api::listen(&instance.path().join("api.sock"), registry, API).map_err(wrong("listen on the API socket"))?;
         let link = DataPlaneLink::new(&config, LINK, started, clock::jitter);
 
-        let [babel_v6, babel_v4] = babel.as_raw_fds();
+        let [babel_v6, babel_v4] = babel.as_fds().map(|socket| socket.as_raw_fd());
         let sockets = [
             (stop.as_raw_fd(), STOP),
             (reload.as_raw_fd(), RELOAD),

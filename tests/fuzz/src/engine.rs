@@ -127,7 +127,16 @@ impl World {
 
     fn interface_up(&mut self) {
         let name = "wan0".into();
-        let info = Interface { ifindex: IFINDEX, name, link_local: OURS, ipv4: None, mtu: MTU, wireless: false };
+        let info = Interface {
+            ifindex: IFINDEX,
+            name,
+            link_local: OURS,
+            ipv4: None,
+            addresses: vec![],
+            mtu: MTU,
+            wireless: false,
+            settings: Default::default(),
+        };
         self.handle(Input::InterfaceUp(info), 0);
     }
 

@@ -66,7 +66,16 @@ fn tlvs() -> Vec<(&'static str, Tlv<'static>)> {
         ("ack-request", Tlv::AckRequest { opaque: 7, interval: 100 }),
         ("ack", Tlv::Ack { opaque: 7 }),
         ("hello", Tlv::Hello { unicast: false, seqno: Seqno(9), interval: 100, sent_us: Some(5) }),
-        ("ihu", Tlv::Ihu { address: Some(SOURCE.into()), rxcost: 96, interval: 300, echo_us: Some((5, 6)) }),
+        (
+            "ihu",
+            Tlv::Ihu {
+                address: Some(SOURCE.into()),
+                rxcost: 96,
+                interval: 300,
+                echo_us: Some((5, 6)),
+                multicast_lost: true,
+            },
+        ),
         ("router-id", Tlv::RouterId(ROUTER)),
         ("next-hop", Tlv::NextHop(address)),
         ("update", Tlv::Update(update)),
@@ -303,7 +312,7 @@ fn scripts() -> Vec<Seed> {
     let gem = |kind, body: &[u8]| one(Tlv::Other(RawTlv { kind, body }));
     let hello = |seqno| Tlv::Hello { unicast: false, seqno: Seqno(seqno), interval: 100, sent_us: Some(1) };
     let us = "fe80::1".parse().expect("an address");
-    let ihu = Tlv::Ihu { address: Some(us), rxcost: 96, interval: 300, echo_us: Some((5, 6)) };
+    let ihu = Tlv::Ihu { address: Some(us), rxcost: 96, interval: 300, echo_us: Some((5, 6)), multicast_lost: true };
     let greeting = body(|writer| {
         [hello(1), hello(2), ihu].iter().for_each(|tlv| writer.push(tlv).expect("room"));
     });

@@ -70,7 +70,16 @@ impl End {
         let address = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number.into());
         let mut engine = Engine::new(config(number, &domain), [number; 32], now);
         let (name, link_local, ipv4) = ("wan0".into(), address, None);
-        let info = Interface { ifindex: 1, name, link_local, ipv4, mtu: 1500, wireless: false };
+        let info = Interface {
+            ifindex: 1,
+            name,
+            link_local,
+            ipv4,
+            addresses: vec![],
+            mtu: 1500,
+            wireless: false,
+            settings: Default::default(),
+        };
         engine.handle(now, Input::InterfaceUp(info));
         engine.handle(now, Input::DataPlaneUp { incarnation: 1, keys: Vec::new() });
         Self { engine, address, busy: Duration::ZERO }

@@ -98,7 +98,7 @@ impl Speaker {
         let wrong = |error| Error::Io("opening a neighbour's Babel socket".into(), error);
         let socket = host.namespace().enter(|| {
             let mut socket = BabelSocket::bind(PORT)?;
-            socket.join(info.ifindex, info.link_local).map(|()| socket)
+            socket.join(info.ifindex).map(|()| socket)
         })?;
         let socket = socket.map_err(wrong)?;
         let config = config(number, domain);
@@ -152,7 +152,8 @@ fn speak(mut socket: BabelSocket, config: Config, info: Interface, routes: u32, 
         let wait = engine.next_deadline().map_or(ATTENTION, |deadline| deadline - clock::now().mono).min(ATTENTION);
         let wait = Timespec::try_from(wait).expect("20 ms at most");
         // However it ends, what is there is looked at next.
-        let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&wait));
+        let mut sockets = socket.as_fds().map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN));
+        let _ = poll(&mut sockets, Some(&wait));
     }
 }
 
@@ -173,7 +174,16 @@ fn interface(host: Host<'_>) -> Result<Interface> {
     while start.elapsed() < ADDRESS_WAIT {
         if let Some((ifindex, link_local)) = link_local(host, &place.name) {
             let (name, ipv4) = (place.name.clone(), Some(place.ipv4));
-            return Ok(Interface { ifindex, name, link_local, ipv4, mtu: 1500, wireless: false });
+            return Ok(Interface {
+                ifindex,
+                name,
+                link_local,
+                ipv4,
+                addresses: vec![],
+                mtu: 1500,
+                wireless: false,
+                settings: Default::default(),
+            });
         }
         std::thread::sleep(ATTENTION);
     }
