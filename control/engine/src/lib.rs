@@ -240,7 +240,10 @@ impl Engine {
         let renamed = self.config.node.name != config.node.name;
         self.mac = mac_keys(&config);
         self.group_index = index(&config);
-        self.config = config;
+        let old = core::mem::replace(&mut self.config, config);
+        self.refilter(now, &old.babel);
+        let changed: Vec<_> = self.interfaces.keys().copied().collect();
+        changed.into_iter().for_each(|ifindex| self.interface_changed(now, ifindex));
         if renamed {
             self.announce_node(now, now.wall.0);
         }

@@ -114,36 +114,49 @@ impl Key {
     }
 }
 
-/// The keys of the domain: one, or two while it is being replaced.
-pub(crate) struct Keys(Vec<Key>);
+/// The keys of the domain: one, or two while it is being replaced. What is sent is authenticated by one algorithm; what
+/// is authenticated by the other is accepted, too, so that gateways may change theirs one after the other.
+pub(crate) struct Keys {
+    sent: Vec<Key>,
+    other: Vec<Key>,
+}
 
 impl Keys {
     pub(crate) fn new<'a>(algorithm: MacAlgorithm, keys: impl IntoIterator<Item = &'a Secret<32>>) -> Self {
-        Self(keys.into_iter().take(MAX_MACS).map(|key| Key::new(algorithm, key)).collect())
+        let other = match algorithm {
+            MacAlgorithm::HmacSha256 => MacAlgorithm::Blake2s,
+            MacAlgorithm::Blake2s => MacAlgorithm::HmacSha256,
+        };
+        let keys = keys.into_iter().take(MAX_MACS);
+        let (sent, other) = keys.map(|key| (Key::new(algorithm, key), Key::new(other, key))).unzip();
+        Self { sent, other }
     }
 
     /// Room that the trailer takes.
     pub(crate) fn trailer_len(&self) -> usize {
-        self.0.iter().map(|key| 2 + key.mac_len()).sum()
+        self.sent.iter().map(|key| 2 + key.mac_len()).sum()
     }
 
     /// Appends a MAC under every key to a packet that is complete but for its trailer.
     pub(crate) fn sign(&self, header: &PseudoHeader, packet: &mut Vec<u8>) {
         let signed = packet.len();
         let (pseudo, len) = header.to_bytes();
-        for key in &self.0 {
+        for key in &self.sent {
             let mac = key.compute([&pseudo[..len], &packet[..signed]]);
             packet.extend([kind::MAC, u8::try_from(key.mac_len()).expect("16 or 32")]);
             packet.extend(mac.as_ref());
         }
     }
 
-    /// Whether any MAC of the trailer is right under any key. Each key is computed with once, and compared in
-    /// constant time.
+    /// Whether any MAC of the trailer is right under any key. Each key is computed with once for each algorithm that the
+    /// length of a MAC there tells of, and compared in constant time.
     pub(crate) fn verify(&self, header: &PseudoHeader, packet: &Packet<'_>) -> bool {
         let macs = || packet.trailer().flatten().filter(|tlv| tlv.kind == kind::MAC).map(|tlv| tlv.body).take(MAX_MACS);
         let (pseudo, len) = header.to_bytes();
-        self.0.iter().any(|key| {
+        self.sent.iter().chain(&self.other).any(|key| {
+            if macs().all(|mac| mac.len() != key.mac_len()) {
+                return false;
+            }
             let expected = key.compute([&pseudo[..len], packet.signed()]);
             macs().any(|mac| mac.ct_eq(expected.as_ref()).into())
         })
@@ -371,6 +384,10 @@ mod tests {
             assert!(verify(&both, &packet(&only_old)) && verify(&both, &packet(&only_new)));
             assert!(!verify(&only_new, &packet(&only_old)));
             assert_eq!(packet(&both).len(), 6 + both.trailer_len());
+            let elsewhere = ALGORITHMS.into_iter().find(|other| *other != algorithm).unwrap();
+            let changed = Keys::new(elsewhere, [&old]);
+            assert!(verify(&changed, &packet(&only_old)) && verify(&only_old, &packet(&changed)), "one by one");
+            assert!(!verify(&changed, &packet(&only_new)));
         }
     }
 

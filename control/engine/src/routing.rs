@@ -19,7 +19,7 @@ use crate::view::RouteView;
 use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 use gemcast_proto::id::NodeId;
-use gemcast_proto::wire::babel::{Announcement, INFINITY, Prefix, Seqno};
+use gemcast_proto::wire::babel::{Announcement, INFINITY, Prefix, Seqno, Tlv};
 use gemcast_proto::wire::gem::{ObjectKind, ObjectName};
 use std::collections::BTreeMap;
 
@@ -99,6 +99,13 @@ fn accepts(rules: &[PrefixRule], destination: Destination) -> bool {
     node_of(destination).is_some() || decisive.is_none_or(|rule| rule.accept)
 }
 
+/// Whether the settings allow a route to be learnt.
+fn admits(settings: &Babel, destination: Destination, next_hop: Option<IpAddr>) -> bool {
+    let via_ipv6 = destination.prefix.is_ipv4() && next_hop.is_some_and(|hop| hop.is_ipv6());
+    let known = destination.source.is_none() || settings.source_specific;
+    known && (!via_ipv6 || settings.ipv4_via_ipv6) && accepts(&settings.import, destination)
+}
+
 /// Where an update is written for.
 pub(crate) struct Egress<'a> {
     pub(crate) ifindex: Ifindex,
@@ -116,18 +123,6 @@ pub(crate) struct Egress<'a> {
 impl Routing {
     /// The update that describes a destination now; `None` when there is nothing to say by that interface.
     pub(crate) fn announcement(&self, destination: Destination, egress: &Egress<'_>) -> Option<Announcement> {
-        if !accepts(&egress.settings.export, destination) {
-            return None;
-        }
-        let next_hop = if !destination.prefix.is_ipv4() {
-            IpAddr::V6(egress.next_hop_v6)
-        } else if let Some(ipv4) = egress.next_hop_v4 {
-            IpAddr::V4(ipv4)
-        } else if egress.settings.ipv4_via_ipv6 {
-            IpAddr::V6(egress.next_hop_v6)
-        } else {
-            return None;
-        };
         let retraction = Announcement {
             prefix: Some(destination.prefix),
             source: destination.source,
@@ -136,6 +131,17 @@ impl Routing {
             interval: egress.interval,
             seqno: Seqno(0),
             metric: INFINITY,
+        };
+        let next_hop = if !destination.prefix.is_ipv4() {
+            Some(IpAddr::V6(egress.next_hop_v6))
+        } else if let Some(ipv4) = egress.next_hop_v4 {
+            Some(IpAddr::V4(ipv4))
+        } else {
+            egress.settings.ipv4_via_ipv6.then_some(IpAddr::V6(egress.next_hop_v6))
+        };
+        let Some(next_hop) = next_hop.filter(|_| accepts(&egress.settings.export, destination)) else {
+            // What was announced before the settings changed is taken back.
+            return egress.announced.then_some(retraction);
         };
         if let Some(&metric) = self.own.get(&destination) {
             let (router_id, next_hop) = (Some(egress.id), Some(next_hop));
@@ -180,10 +186,7 @@ impl Engine {
         let lifetime = centiseconds(update.interval) * 7 / 2;
         let Some(prefix) = update.prefix else { return self.retract_all(now, key) };
         let destination = Destination { prefix, source: update.source };
-        let settings = &self.config.babel;
-        let foreign = (destination.source.is_some() && !settings.source_specific)
-            || (prefix.is_ipv4() && update.next_hop.is_some_and(|hop| hop.is_ipv6()) && !settings.ipv4_via_ipv6);
-        if foreign || !is_routable(prefix) || !accepts(&settings.import, destination) {
+        if !is_routable(prefix) || !admits(&self.config.babel, destination, update.next_hop) {
             return;
         }
         if update.router_id == Some(self.id) && update.metric != INFINITY {
@@ -230,6 +233,43 @@ impl Engine {
         let better = selected.is_none_or(|selected| selected.neighbour == key || metric < selected.metric);
         if metric != INFINITY && better && !self.routing.own.contains_key(&destination) {
             self.request_seqno(now, destination, router_id, key);
+        }
+    }
+
+    /// The settings are others now. What neighbours announced and may not any more is forgotten, and what they may now is
+    /// asked for; what we may not announce any more is retracted, and what we may now is announced.
+    pub(crate) fn refilter(&mut self, now: Now, old: &Babel) {
+        let new = &self.config.babel;
+        let learning = |babel: &Babel| (babel.import.clone(), babel.source_specific, babel.ipv4_via_ipv6);
+        if learning(old) != learning(new) {
+            let mut refused = Vec::new();
+            for (&destination, entry) in &mut self.routing.table.entries {
+                let before = entry.routes.len();
+                entry.routes.retain(|known| admits(new, destination, Some(known.route.next_hop)));
+                if entry.routes.len() != before {
+                    refused.push(destination);
+                }
+            }
+            refused.into_iter().for_each(|destination| self.reselect(now, destination));
+            let up: Vec<_> = self.neighbours.iter().filter(|(_, one)| one.is_up()).map(|(key, _)| *key).collect();
+            for key in up {
+                let all = Message::Tlv(Tlv::RouteRequest { prefix: None, source: None, via_v6: false });
+                self.push(key.0, Some(key.1), all, now.mono);
+            }
+        }
+        let announcing = |babel: &Babel| (babel.export.clone(), babel.ipv4_via_ipv6);
+        let new = &self.config.babel;
+        if announcing(old) != announcing(new) {
+            let via_ipv6 = old.ipv4_via_ipv6 != new.ipv4_via_ipv6;
+            let all = self.routing.own.keys().chain(self.routing.table.entries.keys());
+            let changed = all.filter(|&&destination| {
+                let v4 = destination.prefix.is_ipv4();
+                via_ipv6 && v4 || accepts(&old.export, destination) != accepts(&new.export, destination)
+            });
+            let changed: Vec<_> = changed.copied().collect();
+            for destination in changed {
+                self.trigger(now, destination, URGENT_SENDS);
+            }
         }
     }
 

@@ -232,3 +232,77 @@ fn unicast_hellos_count_in_a_series_of_their_own() {
         assert_eq!((neighbour.unicast.bits, neighbour.multicast.bits), (0xffff, 0xffff));
     }
 }
+
+#[test]
+fn a_changed_export_filter_takes_back_and_announces() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    originate(&mut rig, 0, &["10.1.0.0/16", "10.2.0.0/16"]);
+    originate(&mut rig, 1, &["10.3.0.0/16"]);
+    let rule = |text: &str| PrefixRule { within: prefix(text), accept: false };
+    let export = |rig: &mut Rig, host: usize, refused: &[&str]| {
+        let export = refused.iter().map(|text| rule(text)).collect();
+        let config = super::rig::config(host, &Default::default());
+        let babel = Babel { export, ..Babel::default() };
+        rig.handle(host, Input::Reconfigure(Box::new(crate::config::Config { babel, ..config })));
+    };
+    export(&mut rig, 1, &["10.2.0.0/16"]);
+    rig.run_until(6 * SECOND, |rig| route(rig, 2, "10.1.0.0/16").is_some() && route(rig, 2, "10.3.0.0/16").is_some());
+    assert!(route(&rig, 2, "10.2.0.0/16").is_none());
+    // The first copies are lost; there are more.
+    export(&mut rig, 1, &["10.1.0.0/16", "10.3.0.0/16"]);
+    let until = rig.now + Duration::from_millis(200);
+    rig.loses = Box::new(move |_, _, now| now < until);
+    let took = rig
+        .run_until(3 * SECOND, |rig| route(rig, 2, "10.1.0.0/16").is_none() && route(rig, 2, "10.3.0.0/16").is_none());
+    assert!(took < 2 * SECOND, "retracted, not run out: {took:?}");
+    rig.run_until(SECOND, |rig| route(rig, 2, "10.2.0.0/16").is_some());
+}
+
+#[test]
+fn a_changed_import_filter_forgets_and_asks() {
+    let mut rig = Rig::new(members(3), &[&[0, 1], &[1, 2]]);
+    originate(&mut rig, 0, &["10.1.0.0/16", "10.2.0.0/16"]);
+    let import = |rig: &mut Rig, refused: &str, ipv4_via_ipv6: bool| {
+        let import = vec![PrefixRule { within: prefix(refused), accept: false }];
+        let config = super::rig::config(1, &Default::default());
+        let babel = Babel { import, ipv4_via_ipv6, ..Babel::default() };
+        rig.handle(1, Input::Reconfigure(Box::new(crate::config::Config { babel, ..config })));
+    };
+    import(&mut rig, "10.1.0.0/16", true);
+    rig.run_until(6 * SECOND, |rig| route(rig, 2, "10.2.0.0/16").is_some());
+    assert!(route(&rig, 1, "10.1.0.0/16").is_none());
+    rig.run(11 * SECOND);
+    import(&mut rig, "10.2.0.0/16", true);
+    assert!(route(&rig, 1, "10.2.0.0/16").is_none(), "at once");
+    let took = rig
+        .run_until(6 * SECOND, |rig| route(rig, 1, "10.1.0.0/16").is_some() && route(rig, 2, "10.1.0.0/16").is_some());
+    assert!(took < SECOND, "asked for, not waited for: {took:?}");
+    rig.run_until(2 * SECOND, |rig| route(rig, 2, "10.2.0.0/16").is_none());
+    import(&mut rig, "10.2.0.0/16", false);
+    assert!(route(&rig, 1, "10.1.0.0/16").is_none(), "its next hop is IPv6");
+}
+
+#[test]
+fn keys_and_algorithm_change_one_gateway_after_the_other_without_a_gap() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    originate(&mut rig, 0, &["10.1.0.0/16"]);
+    rig.run_until(6 * SECOND, |rig| route(rig, 1, "10.1.0.0/16").is_some());
+    let events: Vec<_> = rig.hosts.iter().map(|host| host.events.len()).collect();
+    let blake2s = crate::config::MacAlgorithm::Blake2s;
+    let steps: [(&[u8], _); 4] = [(&[9], blake2s), (&[9, 10], blake2s), (&[10, 9], blake2s), (&[10], blake2s)];
+    for (keys, mac) in steps {
+        for host in 0..2 {
+            let config = super::rig::config(host, &Default::default());
+            let bootstrap_keys = keys.iter().map(|byte| crate::secret::Secret::new([*byte; 32])).collect();
+            let babel = Babel { mac, ..Babel::default() };
+            let config = crate::config::Config { babel, bootstrap_keys, ..config };
+            rig.handle(host, Input::Reconfigure(Box::new(config)));
+            rig.run(20 * SECOND);
+            assert!(route(&rig, 1, "10.1.0.0/16").is_some());
+        }
+    }
+    for (host, before) in rig.hosts.iter().zip(events) {
+        assert!(!host.events[before..].iter().any(|event| matches!(event, Event::NeighbourDown { .. })));
+        assert_eq!(host.engine.counters.refused_mac, 0);
+    }
+}
