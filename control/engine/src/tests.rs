@@ -3,6 +3,7 @@
 mod garbage;
 mod keys;
 mod peers;
+mod recorded;
 mod rig;
 mod routes;
 mod spread;
