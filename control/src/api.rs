@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Clients at a time; further ones are turned away.
 const CLIENTS_MAX: usize = 64;
-/// No request is longer.
-const REQUEST_LEN_MAX: usize = 4096;
+/// No request is longer; one that injects has room for some thousand objects.
+const REQUEST_LEN_MAX: usize = 1 << 20;
 /// Unread answers of one client.
 const OUTBOX_LEN_MAX: usize = 16 << 20;
 /// Unread events of a client that follows them; one that reads more slowly is told so and cut off.

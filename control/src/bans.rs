@@ -9,6 +9,8 @@ use std::time::Instant;
 pub enum Cause {
     /// Floods of packets with a right group tag and a payload that does not decrypt came under it.
     Garbage,
+    /// The administrator revoked the node that made it.
+    Revoked,
 }
 
 impl Cause {
@@ -16,6 +18,7 @@ impl Cause {
     pub fn name(self) -> &'static str {
         match self {
             Self::Garbage => "garbage",
+            Self::Revoked => "revoked",
         }
     }
 }

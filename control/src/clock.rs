@@ -5,6 +5,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
 
+/// No machine that runs this version has a clock before: the first of 2026, Unix milliseconds.
+pub const EARLIEST_MS: u64 = 1_767_225_600_000;
+
 /// Now, on both clocks. The monotonic one goes on while the machine sleeps, so that a key's life does too.
 pub fn now() -> Now {
     let mono = clock_gettime(ClockId::Boottime);

@@ -11,6 +11,7 @@ use crate::routes;
 use gemcast_engine::config as engine;
 use gemcast_engine::input::Originated;
 use gemcast_engine::secret::Secret;
+use gemcast_engine::time::UnixMillis;
 use gemcast_proto::id::{Epoch, Group, Suite};
 use gemcast_proto::wire::babel::Prefix;
 use serde::Deserialize;
@@ -46,6 +47,10 @@ pub struct Config {
     pub node: Node,
     /// Bootstrap keys, the first one used to send.
     pub bootstrap_keys: Vec<Secret<32>>,
+    /// Ed25519 public keys of the administrators (KMG) whose packages, revocations and rosters count.
+    pub kmg: Vec<[u8; 32]>,
+    /// Whose keys are accepted.
+    pub membership: engine::Membership,
     /// UDP port of the Babel domain.
     pub babel_port: u16,
     /// Interfaces, each name once, in the order of the file.
@@ -98,6 +103,8 @@ pub struct Node {
     pub name: String,
     /// Its private keys.
     pub identity: Identity,
+    /// Why the identity is the one of the backup file, when it is.
+    pub on_backup: Option<String>,
     /// State that outlives a restart.
     pub state_dir: PathBuf,
     /// Sockets and maps, of every instance.
@@ -190,7 +197,7 @@ pub enum Protection {
     Sealed {
         /// AEAD of the keys this gateway makes.
         suite: Suite,
-        /// Group authorization keys in ascending order of epoch; at least one.
+        /// Group authorization keys in ascending order of epoch; at least one where there is no administrator.
         gaks: Vec<(Epoch, Secret<32>)>,
     },
 }
@@ -225,7 +232,7 @@ impl Config {
         self.node.run_dir.join(&self.node.instance)
     }
 
-    /// The part the engine wants. It owns its secrets, so they are duplicated here.
+    /// The part the engine wants, but for what the clock is known to have been. It owns its secrets, so they are duplicated here.
     pub fn engine(&self) -> engine::Config {
         engine::Config {
             node: engine::Node {
@@ -234,6 +241,9 @@ impl Config {
                 agreement_key: self.node.identity.agreement_key.duplicate(),
             },
             bootstrap_keys: self.bootstrap_keys.iter().map(Secret::duplicate).collect(),
+            administrators: self.kmg.clone(),
+            membership: self.membership,
+            clock_floor: UnixMillis(0),
             groups: self.groups.iter().map(GroupRule::engine).collect(),
             hello_interval: self.hello_interval,
             update_interval: self.update_interval,
@@ -279,6 +289,11 @@ impl GroupRule {
             receive: self.receive,
         }
     }
+}
+
+/// A length of time as configuration has it: `100ms`, `1s`, `5m`, `1h`, `2d`.
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    text.parse::<file::Span>().map(|span| span.0)
 }
 
 /// Reads the file, or says why not.

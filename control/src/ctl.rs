@@ -4,6 +4,7 @@ pub mod client;
 pub mod command;
 pub mod events;
 pub mod key;
+pub mod kmg;
 pub mod text;
 
 use serde::Serialize;

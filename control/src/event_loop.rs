@@ -8,7 +8,7 @@ mod requests;
 
 use crate::api::{Api, Asked, ClientId};
 use crate::babel::BabelSocket;
-use crate::bans::Bans;
+use crate::bans::{Bans, Cause};
 use crate::clock;
 use crate::config::Config;
 use crate::events::{Entry, Journal, Severity};
@@ -22,8 +22,10 @@ use crate::report::{Report, problem};
 use crate::routes::RouteTable;
 use crate::store::{State, Store};
 use gemcast_engine::Engine;
+use gemcast_engine::config as engine;
 use gemcast_engine::input::{Input, Originated};
 use gemcast_engine::output::{Event, Output};
+use gemcast_engine::time::UnixMillis;
 use gemcast_proto::api::{Problem, request};
 use gemcast_proto::id::Group;
 use mio::unix::SourceFd;
@@ -54,10 +56,10 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 /// How long changes of the groups to relay are gathered before the data plane is told.
 const TRANSIT_BATCH: Duration = Duration::from_millis(100);
+/// How long changes of what the administrator said are gathered before they are written to disk.
+const PERSIST_BATCH: Duration = Duration::from_secs(1);
 /// How long a client waits for fresh counters before it gets the last ones.
 const STATS_WAIT: Duration = Duration::from_millis(500);
-/// A wall clock further behind the last one seen went back.
-const CLOCK_TOLERANCE_MS: u64 = 30_000;
 
 /// Why the daemon cannot start, or not go on.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +110,8 @@ pub struct Daemon {
     gtags: Gtags,
     transits: Transits,
     bans: Bans,
+    /// When what the administrator said is to be kept.
+    persist_at: Option<Instant>,
     /// Groups to relay that are not configured, and when to look for new ones.
     transit_groups: BTreeSet<Group>,
     transit_at: Option<Instant>,
@@ -169,10 +173,11 @@ impl Daemon {
         }
 
         let seed = clock::seed().map_err(|_| StartError::Random)?;
-        let engine = Engine::new(config.engine(), *seed, clock::now());
-        let node_id = engine.node_id().to_string();
+        let node_id = config.node.identity.node_id().to_string();
         let store = Store::new(&config.node.state_dir);
         let (state, lost) = store.load(&node_id);
+        let clock_floor = UnixMillis(state.wall_ms.max(clock::EARLIEST_MS));
+        let engine = Engine::new(engine::Config { clock_floor, ..config.engine() }, *seed, clock::now());
         let mut daemon = Self {
             poll,
             config,
@@ -189,6 +194,7 @@ impl Daemon {
             gtags: Gtags::new(),
             transits: Transits::new(),
             bans: Bans::default(),
+            persist_at: None,
             transit_groups: BTreeSet::new(),
             transit_at: None,
             routes,
@@ -213,6 +219,8 @@ impl Daemon {
             tracing::warn!("{error}");
         }
         daemon.check_clock();
+        daemon.check_identity();
+        daemon.restore_administration();
         daemon.state.starts += 1;
         tracing::info!(
             node = %daemon.config.node.name, id = %node_id, instance = %daemon.config.node.instance,
@@ -276,7 +284,7 @@ impl Daemon {
         }
         let now = Instant::now();
         let mut due = self.tick_at.min(self.repair_at).min(self.link.deadline()).min(self.routes.deadline());
-        due = self.transit_at.into_iter().fold(due, Instant::min);
+        due = self.transit_at.into_iter().chain(self.persist_at).fold(due, Instant::min);
         due = self.waiting.iter().map(|waiting| waiting.until).fold(due, Instant::min);
         let own = due.saturating_duration_since(now);
         match self.engine.next_deadline() {
@@ -307,6 +315,10 @@ impl Daemon {
             self.transit_at = None;
             self.update_flows();
         }
+        if self.persist_at.is_some_and(|at| at <= instant) {
+            self.persist_at = None;
+            self.keep_administration();
+        }
         self.routes.tick(instant);
         if self.save_at <= instant {
             self.save_at = instant + SAVE_INTERVAL;
@@ -321,6 +333,7 @@ impl Daemon {
         self.api.expire(self.poll.registry(), Instant::now());
         self.attend_data_plane();
         self.end_bans();
+        self.check_clock();
         self.note_problems();
     }
 
@@ -481,6 +494,13 @@ impl Daemon {
                     let written = self.maps.as_mut().map_or(Ok(()), |maps| maps.keys.activate(&group, key_id));
                     self.check_written(written);
                 }
+                Output::Ban { key_id, banned: true } => {
+                    self.ban(key_id, Cause::Revoked, None);
+                }
+                Output::Ban { key_id, banned: false } => self.lift_ban(key_id, Cause::Revoked),
+                Output::Persist => {
+                    self.persist_at.get_or_insert_with(|| Instant::now() + PERSIST_BATCH);
+                }
                 Output::Route(route) => self.routes.apply(&route, Instant::now()),
                 Output::Transit { key_id, ifindex } => self.steer_transit(key_id, ifindex),
                 Output::RemoveKey(key_id) => {
@@ -522,18 +542,59 @@ impl Daemon {
         }
     }
 
-    /// A wall clock that went back makes new versions look old to the neighbours.
+    /// Nothing is signed by a clock that went back: versions made by it would look old to the neighbours, and what ran
+    /// out would be valid again (F37).
     fn check_clock(&mut self) {
-        let wall_ms = clock::now().wall.0;
-        if wall_ms + CLOCK_TOLERANCE_MS < self.state.wall_ms {
-            let behind = Duration::from_millis(self.state.wall_ms - wall_ms);
-            let text = format!("the wall clock is {behind:?} behind what it was in the last run");
-            self.begin_trouble(
-                "clock",
-                "wall clock",
-                &text,
-                "synchronize the clock (chrony, ntpd), then restart gemcastd",
+        match self.engine.signing_refusal(clock::now()) {
+            None => self.end_trouble("signing"),
+            Some(why) => {
+                let text = format!("{why}: nothing is announced and no key is made; what seals already goes on");
+                let fix = "synchronize the clock (chrony, ntpd), or vouch for it: gemctl clock accept; of a revoked node, see \
+                           its administrator";
+                self.begin_trouble("signing", "signing", &text, fix);
+            }
+        }
+    }
+
+    /// Running on the backup identity is to be known.
+    fn check_identity(&mut self) {
+        if let Some(why) = self.config.node.on_backup.clone() {
+            let text = format!("the backup identity is in use, so this is another node than usual: {why}");
+            self.begin_trouble("identity", "identity", &text, "replace the identity file, then restart gemcastd");
+        }
+    }
+
+    /// Gives the engine what the administrator said before the restart.
+    fn restore_administration(&mut self) {
+        let kept = self.store.load_administration().unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            Vec::new()
+        });
+        // What administrators said that this gateway is told of no longer is left out.
+        let (known, foreign): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|body| self.engine.is_of_administrator(body));
+        if !foreign.is_empty() {
+            tracing::warn!(
+                objects = foreign.len(),
+                "kept objects are of an administrator not in kmg of [domain]; not used"
             );
+        }
+        match self.engine.inject(clock::now(), &known) {
+            Ok(injected) if injected.refused.is_empty() => {}
+            Ok(injected) => tracing::warn!("{} of the kept objects are refused", injected.refused.len()),
+            Err(error) => tracing::warn!("the kept objects are not used: {error}"),
+        }
+    }
+
+    fn keep_administration(&mut self) {
+        let administration = self.engine.administration();
+        match self.store.save_administration(&administration) {
+            Ok(()) => self.end_trouble("administration"),
+            Err(error) => {
+                let dir = self.config.node.state_dir.display().to_string();
+                let fix = "make the directory writable, or set state_dir in [node]";
+                self.begin_trouble("administration", &dir, &error, fix);
+            }
         }
     }
 

@@ -112,6 +112,28 @@ impl Entry {
                     .with("kind", format_args!("{kind:?}"))
                     .with("id", id)
             }
+            Event::PackageWhole { group, epoch, starts, member, emergency } => {
+                let text = if *member {
+                    "a group key will be changed"
+                } else {
+                    "a group is changed to a key we were not given"
+                };
+                let severity = if *member { Info } else { Warning };
+                Self::new(severity, "package_whole", text)
+                    .with("group", group)
+                    .with("epoch", epoch)
+                    .with("starts_ms", starts.0)
+                    .with("emergency", emergency)
+            }
+            Event::ShareNotOpened { group, epoch } => {
+                let text =
+                    "our share of a group key does not open: it was made for another X25519 key; have it made anew";
+                Self::new(Error, "share_not_opened", text).with("group", group).with("epoch", epoch)
+            }
+            Event::Revoked { node } => Self::new(Warning, "node_revoked", "a node was revoked").with("node", node),
+            Event::SigningRefused { what } => {
+                Self::new(Error, "signing_refused", format!("nothing is signed, hence nothing announced: {what}"))
+            }
             Event::ObjectsMissing { node } => {
                 let text = "routes of a gateway arrive and its objects do not: a router between passes no GEM";
                 Self::new(Warning, "objects_missing", text).with("node", node)

@@ -12,6 +12,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use gemcast_engine::derive;
 use gemcast_engine::secret::Secret;
 use gemcast_proto::id::NodeId;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -19,7 +20,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Characters of base64 that 32 bytes make, padding included.
@@ -28,6 +29,8 @@ const ENCODED_LEN: usize = 44;
 const FILE_LEN_MAX: u64 = 1024;
 /// First line of an identity file.
 const IDENTITY_HEADER: &str = "gemcast-identity 1";
+/// First line of an administrator's key file.
+const ADMINISTRATOR_HEADER: &str = "gemcast-kmg 1";
 
 /// Why a key file cannot be used, or not be made.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +101,25 @@ pub enum KeyFileError {
         /// What the line should have been.
         expected: &'static str,
     },
+    /// Not an administrator's key file.
+    #[error("{path}:{line}: expected {expected}; make the key with `gemctl kmg init`")]
+    Administrator {
+        /// The file.
+        path: String,
+        /// Line, from 1.
+        line: usize,
+        /// What the line should have been.
+        expected: &'static str,
+    },
+    /// A credential that systemd did not hand over.
+    #[error(
+        "credential:{name} names no credential; expected one of LoadCredential= or SetCredential= in the unit, which systemd \
+         puts into $CREDENTIALS_DIRECTORY"
+    )]
+    Credential {
+        /// Its name.
+        name: String,
+    },
     /// The file to be made exists; keys are never overwritten.
     #[error("{path} exists; a key file is never overwritten: choose another name, or move it away first")]
     Exists {
@@ -142,6 +164,11 @@ impl Identity {
     pub fn public_key(&self) -> [u8; 32] {
         let pair = Ed25519KeyPair::from_seed_unchecked(self.signing_seed.expose()).expect("any 32 bytes are a seed");
         pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes")
+    }
+
+    /// The X25519 public key.
+    pub fn agreement_public_key(&self) -> [u8; 32] {
+        derive::agreement_public_key(&self.agreement_key)
     }
 
     /// The node id that follows from the public key.
@@ -211,6 +238,70 @@ pub fn generate_identity(path: &Path) -> Result<Identity, KeyFileError> {
     Ok(identity)
 }
 
+/// Where systemd put a credential.
+pub fn credential(name: &str) -> Result<PathBuf, KeyFileError> {
+    let absent = || KeyFileError::Credential { name: name.to_owned() };
+    let dir = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).ok_or_else(absent)?;
+    if name.is_empty() || name.contains('/') {
+        return Err(absent());
+    }
+    Ok(Path::new(&dir).join(name))
+}
+
+/// An administrator's key file, made by [`generate_administrator`]: its Ed25519 seed.
+pub fn read_administrator(path: &Path) -> Result<Secret<32>, KeyFileError> {
+    let text = read_guarded(path)?;
+    let mut lines = text.trim_ascii_end().split(|&byte| byte == b'\n');
+    let wrong = |line, expected| KeyFileError::Administrator { path: show(path), line, expected };
+    if lines.next() != Some(ADMINISTRATOR_HEADER.as_bytes()) {
+        return Err(wrong(1, "the line `gemcast-kmg 1`"));
+    }
+    let key = lines.next().and_then(|line| line.strip_prefix(b"ed25519 "));
+    let seed = decode(key.ok_or_else(|| wrong(2, "`ed25519 ` and 44 characters of base64"))?, path, 2)?;
+    refuse_weak(&seed, path)?;
+    if lines.next().is_some() {
+        return Err(wrong(3, "the end of the file"));
+    }
+    Ok(seed)
+}
+
+/// Makes an administrator's key file.
+pub fn generate_administrator(path: &Path) -> Result<Secret<32>, KeyFileError> {
+    let seed = random()?;
+    let mut text = Zeroizing::new(Vec::with_capacity(FILE_LEN_MAX as usize));
+    text.extend_from_slice(ADMINISTRATOR_HEADER.as_bytes());
+    text.extend_from_slice(b"\ned25519 ");
+    text.extend_from_slice(&*encode(&seed));
+    text.push(b'\n');
+    write_new(path, &text)?;
+    Ok(seed)
+}
+
+/// A public key as text.
+pub fn public_key_text(key: &[u8; 32]) -> String {
+    BASE64.encode(key)
+}
+
+/// Reads [`public_key_text`].
+pub fn parse_public_key(text: &str) -> Option<[u8; 32]> {
+    BASE64.decode(text).ok()?.try_into().ok()
+}
+
+/// What people compare over the telephone to know that a public key is the right one: the first 16 bytes of its SHA-256
+/// in groups of four hexadecimal digits.
+pub fn public_fingerprint(key: &[u8; 32]) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, key);
+    let groups = hash.as_ref()[..16].chunks(2).map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]));
+    groups.collect::<Vec<_>>().join(" ")
+}
+
+/// Random secret bytes from the operating system.
+pub fn random() -> Result<Secret<32>, KeyFileError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    SystemRandom::new().fill(&mut *bytes).map_err(|_| KeyFileError::Random)?;
+    Ok(Secret::new(*bytes))
+}
+
 /// Whether a file holds an identity rather than a single key, told from its first line.
 pub fn is_identity(path: &Path) -> Result<bool, KeyFileError> {
     Ok(read_guarded(path)?.starts_with(b"gemcast-identity"))
@@ -234,7 +325,10 @@ fn read_guarded(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
         return Err(KeyFileError::NotAFile { path: show(path) });
     }
     let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    // systemd lets the service's user read a credential by an access control list, which shows as the group's right.
+    let is_credential =
+        std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|dir| path.parent() == Some(Path::new(&dir)));
+    if mode & if is_credential { 0o037 } else { 0o077 } != 0 {
         return Err(KeyFileError::TooOpen { path: show(path), mode });
     }
     let expected = rustix::process::geteuid().as_raw();
@@ -316,12 +410,6 @@ fn refuse_weak(key: &Secret<32>, path: &Path) -> Result<(), KeyFileError> {
     Err(KeyFileError::Weak { path: show(path), why })
 }
 
-fn random() -> Result<Secret<32>, KeyFileError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    SystemRandom::new().fill(&mut *bytes).map_err(|_| KeyFileError::Random)?;
-    Ok(Secret::new(*bytes))
-}
-
 fn show(path: &Path) -> String {
     path.display().to_string()
 }
@@ -332,7 +420,7 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
-    fn file(dir: &tempfile::TempDir, name: &str, text: &[u8], mode: u32) -> std::path::PathBuf {
+    fn file(dir: &tempfile::TempDir, name: &str, text: &[u8], mode: u32) -> PathBuf {
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();

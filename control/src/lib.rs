@@ -3,6 +3,7 @@
 pub mod api;
 pub mod babel;
 pub mod bans;
+pub mod bundle;
 pub mod clock;
 pub mod config;
 pub mod ctl;

@@ -2,14 +2,17 @@
 //!
 //! Nothing here is needed to run. A lost or damaged file is reported and made anew.
 
+use crate::bundle::{self, BundleError};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "state.toml";
+/// What the administrator said: see [`crate::bundle`].
+const ADMINISTRATION: &str = "administration.gem";
 
 /// What is kept.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
@@ -40,6 +43,16 @@ pub enum StoreError {
     Damaged {
         /// The file.
         path: PathBuf,
+    },
+    /// What was kept of the administrator's objects makes no sense; neighbours have them.
+    #[error(
+        "{path} is damaged and not used: {error}; it is made anew from what neighbours say, or inject the files again"
+    )]
+    Administration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: BundleError,
     },
     /// The file was left by another identity.
     #[error("{path} belongs to node {found}, this is node {expected}; it is made anew")]
@@ -83,16 +96,39 @@ impl Store {
         }
     }
 
-    /// Replaces the state: whoever reads it after a crash finds the old one or the new one, whole.
+    /// The administrator's objects that were kept.
+    pub fn load_administration(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let path = self.dir.join(ADMINISTRATION);
+        let wrong = |error| StoreError::Io { what: "read", path: path.clone(), error };
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened.map_err(wrong)?,
+        };
+        let mut text = Vec::new();
+        file.take(bundle::FILE_LEN_MAX).read_to_end(&mut text).map_err(wrong)?;
+        bundle::read(&String::from_utf8_lossy(&text))
+            .map_err(|error| StoreError::Administration { path: path.clone(), error })
+    }
+
+    /// Keeps the administrator's objects. Nothing in them is secret but to whom it is encrypted.
+    pub fn save_administration(&self, bodies: &[Vec<u8>]) -> Result<(), StoreError> {
+        self.replace(ADMINISTRATION, &bundle::write(bodies))
+    }
+
+    /// Replaces the state.
     pub fn save(&self, state: &State) -> Result<(), StoreError> {
-        let path = self.dir.join(FILE);
-        let text = toml::to_string(state).expect("plain values are TOML");
+        self.replace(FILE, &toml::to_string(state).expect("plain values are TOML"))
+    }
+
+    /// Replaces a file: whoever reads it after a crash finds the old one or the new one, whole.
+    fn replace(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
         let wrong = |what, path: &Path| {
             let path = path.to_owned();
             move |error| StoreError::Io { what, path, error }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(wrong("make", &self.dir))?;
-        let new = self.dir.join(".state.toml.new");
+        let new = self.dir.join(format!(".{name}.new"));
         let write = || {
             let mode = Mode::RUSR | Mode::WUSR;
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode.bits()).open(&new)?;
@@ -139,6 +175,20 @@ mod tests {
         let (state, error) = store.load("01:02");
         assert_eq!((state.node_id.as_str(), state.starts), ("01:02", 0));
         assert!(error.unwrap().to_string().contains("belongs to node 09:09"));
+    }
+
+    #[test]
+    fn the_administrators_objects_are_kept_and_damage_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path());
+        assert!(store.load_administration().unwrap().is_empty(), "a first start is no error");
+        store.save_administration(&[vec![1, 2], vec![3]]).unwrap();
+        assert_eq!(store.load_administration().unwrap(), [vec![1, 2], vec![3]]);
+        let path = dir.path().join(ADMINISTRATION);
+        let mut text = fs::read(&path).unwrap();
+        text[20] ^= 1;
+        fs::write(&path, &text).unwrap();
+        assert!(store.load_administration().unwrap_err().to_string().contains("is damaged and not used"));
     }
 
     #[test]

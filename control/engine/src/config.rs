@@ -1,6 +1,7 @@
 //! What the engine is configured with. gemcastd builds it from the TOML file, the simulator from a scenario.
 
 use crate::secret::Secret;
+use crate::time::UnixMillis;
 use core::net::IpAddr;
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, Suite};
@@ -13,6 +14,13 @@ pub struct Config {
     /// Bootstrap keys, at least one; two while it is replaced; what is beyond eight is not used. What we send is authenticated under each (RFC 8967 §4.2),
     /// what is authenticated under any is accepted.
     pub bootstrap_keys: Vec<Secret<32>>,
+    /// Ed25519 public keys of the administrators whose packages, revocations and rosters count; none where there is no
+    /// administrator, two while one is replaced.
+    pub administrators: Vec<[u8; 32]>,
+    /// Whose keys are accepted.
+    pub membership: Membership,
+    /// Nothing is signed while the wall clock is more than 30 s behind this: the latest time known to have been.
+    pub clock_floor: UnixMillis,
     /// Groups, no two overlapping.
     pub groups: Vec<GroupConfig>,
     /// Hello interval on every Babel interface (RFC 8966 §3.4.1).
@@ -27,6 +35,16 @@ pub struct Config {
     pub overlap: Duration,
     /// The routing protocol; the default is what most domains want.
     pub babel: Babel,
+}
+
+/// Whose keys are accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Membership {
+    /// Every node's that speaks Babel here and holds the group key, as far as the roster does not say otherwise.
+    #[default]
+    Open,
+    /// Only those of nodes on the administrator's roster, and of their successors.
+    Roster,
 }
 
 /// Settings of the Babel speaker.
@@ -140,7 +158,8 @@ pub enum Protection {
     Sealed {
         /// AEAD of the SEKs this gateway makes.
         suite: Suite,
-        /// Group authorization keys by epoch: the highest is used to send, every one is accepted. At least one.
+        /// Group authorization keys by epoch: the highest is used to send, every one is accepted. More come
+        /// from the administrator's packages; at least one where there is no administrator.
         gaks: Vec<(Epoch, Secret<32>)>,
     },
 }

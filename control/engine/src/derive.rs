@@ -30,6 +30,12 @@ pub fn babel_mac_key(bootstrap_key: &Secret<32>) -> Secret<32> {
     Secret::new(hkdf_sha256(bootstrap_key.expose(), &[b"gemcast1 babel mac"]))
 }
 
+/// Public key of an X25519 private key (RFC 7748 §6.1).
+pub fn agreement_public_key(private_key: &Secret<32>) -> [u8; 32] {
+    let private = x25519_dalek::StaticSecret::from(*private_key.expose());
+    x25519_dalek::PublicKey::from(&private).to_bytes()
+}
+
 /// SipHash key of a group's gtag in one epoch.
 pub fn gtag_key(gak: &Secret<32>, group: Group, epoch: Epoch) -> Secret<16> {
     Secret::new(hkdf_sha256(gak.expose(), &[b"gemcast1 gtag", &group.to_bytes(), &epoch.0.to_be_bytes()]))

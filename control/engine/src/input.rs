@@ -45,6 +45,10 @@ pub enum Input<'a> {
     },
     /// The operator wants a new SEK for a group.
     RotateSek(Group),
+    /// The operator wants a new SEK for a group at once, and the ones before never to be accepted again.
+    ReplaceSek(Group),
+    /// The operator vouches for the wall clock: it may be behind [`Config::clock_floor`].
+    AcceptClock,
     /// The prefixes that this gateway announces as its own, all of them: configured, or found in the kernel's table.
     Originate(Vec<Originated>),
     /// A new configuration, checked and complete.

@@ -9,8 +9,11 @@
 
 pub mod config;
 pub mod derive;
+mod gak;
+pub mod inject;
 pub mod input;
 mod interface;
+pub mod kmg;
 mod mac;
 mod neighbour;
 mod object;
@@ -18,11 +21,13 @@ pub mod output;
 mod peer;
 mod rate;
 mod receive;
+mod roster;
 mod route;
 mod routing;
 pub mod secret;
 mod sek;
 mod seqno;
+mod share;
 mod sync;
 pub mod time;
 mod timer;
@@ -31,16 +36,18 @@ mod transmit;
 pub mod view;
 
 use crate::config::{Config, Protection};
+use crate::gak::Gaks;
 use crate::input::{Ifindex, Input};
 use crate::interface::Interface;
 use crate::neighbour::Neighbour;
 use crate::object::Objects;
 use crate::output::{Event, Output};
 use crate::rate::Bucket;
+use crate::roster::Roster;
 use crate::routing::{HOUSEKEEPING, Routing};
 use crate::sek::Seks;
 use crate::sync::{NeighbourKey, Session};
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, UnixMillis};
 use crate::timer::{Timer, Timers};
 use core::net::Ipv6Addr;
 use core::ops::RangeInclusive;
@@ -54,6 +61,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Validity of our NODE object; it is made anew halfway.
 const NODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// When signing was refused, it is tried again after this.
+const SIGNING_RETRY: Duration = Duration::from_secs(1);
 
 /// A wall clock that moved this far against the monotonic one was set.
 const CLOCK_STEP_MS: u64 = 30_000;
@@ -73,6 +83,12 @@ pub struct Engine {
     objects: Objects,
     session: Session,
     seks: Seks,
+    gaks: Gaks,
+    roster: Roster,
+    /// Nothing is signed while the wall clock is too far behind this.
+    clock_floor: UnixMillis,
+    /// Whether the last object was not signed.
+    signing_refused: bool,
     routing: Routing,
     timers: Timers,
     /// Wall clock less monotonic clock, in milliseconds.
@@ -99,7 +115,7 @@ impl Engine {
             routing: Routing::new(id, now.wall),
             id,
             signing_key,
-            agreement_key: agreement_public_key(&config.node),
+            agreement_key: derive::agreement_public_key(&config.node.agreement_key),
             mac: mac_keys(&config),
             rng: ChaCha20Rng::from_seed(seed),
             interfaces: BTreeMap::new(),
@@ -107,6 +123,10 @@ impl Engine {
             objects: Objects::new(id),
             session: Session::default(),
             seks: Seks::default(),
+            gaks: Gaks::default(),
+            roster: Roster::default(),
+            clock_floor: config.clock_floor,
+            signing_refused: false,
             timers: Timers::default(),
             clock_offset: now.clock_offset(),
             refusals: Bucket::default(),
@@ -114,6 +134,8 @@ impl Engine {
             counters: view::Counters::default(),
             config,
         };
+        engine.set_administrators(now);
+        engine.refresh_gaks(now, true);
         engine.announce_node(now, now.wall.0);
         engine.timers.set(Timer::Housekeeping, now.mono + HOUSEKEEPING);
         engine
@@ -132,6 +154,8 @@ impl Engine {
             Input::MissingKey { key_id, .. } => self.missing_key(now, key_id),
             Input::Sealed { key_id, packets } => self.sealed(now, key_id, packets),
             Input::RotateSek(group) => self.rotate(now, group),
+            Input::ReplaceSek(group) => self.replace_at_once(now, group),
+            Input::AcceptClock => self.accept_clock(now),
             Input::Originate(prefixes) => self.originate(now, prefixes),
             Input::Reconfigure(config) => self.reconfigure(now, *config),
         }
@@ -163,6 +187,9 @@ impl Engine {
                 Timer::Routes => self.expire_routes(now),
                 Timer::Requests => self.resend_requests(now),
                 Timer::Housekeeping => self.housekeep(now),
+                Timer::Administration => self.govern(now),
+                Timer::Gaks => self.refresh_gaks(now, false),
+                Timer::Bans => self.lift_bans(now),
             }
         }
         let overdue = |(key, neighbour): (&NeighbourKey, &Neighbour)| {
@@ -189,6 +216,7 @@ impl Engine {
             self.clock_offset = offset;
             self.announce_node(now, now.wall.0);
             self.redate_own(now);
+            self.refresh_gaks(now, false);
         }
     }
 
@@ -200,8 +228,9 @@ impl Engine {
         let signing_key = self.signing_key.public_key().as_ref().try_into().expect("32 bytes");
         let node = NodePayload { signing_key, agreement_key: self.agreement_key, name: &self.config.node.name };
         let len = node.emit(&mut payload);
-        self.announce(now, name, at_least.max(known), now.wall + NODE_LIFETIME, &payload[..len]);
-        self.timers.set(Timer::NodeRefresh, now.mono + NODE_LIFETIME / 2);
+        let made = self.announce(now, name, at_least.max(known), now.wall + NODE_LIFETIME, &payload[..len]);
+        let again = if made { NODE_LIFETIME / 2 } else { SIGNING_RETRY };
+        self.timers.set(Timer::NodeRefresh, now.mono + again);
     }
 
     /// An object that came in from a neighbour changed the table.
@@ -211,8 +240,10 @@ impl Engine {
             // Something of ours from before a restart, made when our clock was ahead. Ours has to be the last word.
             self.announce_node(now, header.version.saturating_add(1));
         }
-        if name.kind == ObjectKind::SEK {
-            self.learn(now, &name);
+        match name.kind {
+            ObjectKind::SEK => self.learn(now, &name),
+            ObjectKind::NODE => {}
+            _ => self.administer(now, &name),
         }
     }
 
@@ -228,15 +259,6 @@ impl Engine {
     }
 
     fn reconfigure(&mut self, now: Now, config: Config) {
-        let gtags = |config: &Config| -> Vec<_> {
-            let sealed = config.groups.iter().filter_map(|group| match &group.protection {
-                Protection::None => None,
-                Protection::Sealed { gaks, .. } => Some((group.group, gaks)),
-            });
-            sealed.flat_map(|(group, gaks)| gaks.iter().map(move |(epoch, _)| (group, *epoch))).collect()
-        };
-        let (before, after) = (gtags(&self.config), gtags(&config));
-        let rekeyed = self.rekeyed(&config);
         let renamed = self.config.node.name != config.node.name;
         self.mac = mac_keys(&config);
         self.group_index = index(&config);
@@ -247,12 +269,9 @@ impl Engine {
         if renamed {
             self.announce_node(now, now.wall.0);
         }
-        if self.seks.incarnation.is_some() {
-            self.install_gtags();
-        }
-        self.regroup(now, &rekeyed);
-        let gone = before.into_iter().filter(|gtag| !after.contains(gtag));
-        self.outputs.extend(gone.map(|(group, epoch)| Output::RemoveGtag { group, epoch }));
+        self.set_administrators(now);
+        // Groups may be new that packages were there for.
+        self.govern(now);
     }
 
     fn event(&mut self, event: Event) {
@@ -286,7 +305,9 @@ impl Engine {
             version: keys.version,
             seks: seks.get(id).copied().unwrap_or(0),
         };
-        let mut nodes: Vec<_> = self.objects.nodes().map(view).collect();
+        // An administrator is an origin and no gateway: it has no key to agree on.
+        let gateways = self.objects.nodes().filter(|(_, keys)| keys.agreement_key != [0; 32]);
+        let mut nodes: Vec<_> = gateways.map(view).collect();
         nodes.sort_by_key(|node| !node.is_self);
         nodes
     }
@@ -295,11 +316,11 @@ impl Engine {
     pub fn groups(&self) -> Vec<view::GroupView> {
         let sources = self.seks.sources();
         let groups = self.config.groups.iter().map(|config| {
-            let (suite, mut epochs) = match &config.protection {
-                Protection::None => (None, Vec::new()),
-                Protection::Sealed { suite, gaks } => (Some(*suite), gaks.iter().map(|(epoch, _)| *epoch).collect()),
+            let suite = match &config.protection {
+                Protection::None => None,
+                Protection::Sealed { suite, .. } => Some(*suite),
             };
-            epochs.sort_unstable();
+            let epochs = self.gaks.epochs(config.group);
             let own = self.seks.own.get(&config.group);
             // A key found in the maps after a restart seals until the new one takes over.
             let active = own.and_then(|own| {
@@ -351,12 +372,6 @@ impl Engine {
 
 fn index(config: &Config) -> BTreeMap<Group, usize> {
     config.groups.iter().enumerate().map(|(index, config)| (config.group, index)).collect()
-}
-
-/// Public key of the node's X25519 private key (RFC 7748 §6.1).
-fn agreement_public_key(node: &config::Node) -> [u8; 32] {
-    let private = x25519_dalek::StaticSecret::from(*node.agreement_key.expose());
-    x25519_dalek::PublicKey::from(&private).to_bytes()
 }
 
 fn mac_keys(config: &Config) -> mac::Keys {

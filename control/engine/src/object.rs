@@ -3,9 +3,11 @@
 //! Nothing enters without its origin's signature. Two tables with the same objects have the same digest, whatever the
 //! order they came in; a digest of any subtree finds the differences of two tables in a few exchanges.
 
+use crate::kmg;
 use crate::time::UnixMillis;
 use core::time::Duration;
 use gemcast_proto::id::NodeId;
+use gemcast_proto::wire::gem::kmg::FOREVER;
 use gemcast_proto::wire::gem::{
     self, Digest, Entry, NodePayload, Object, ObjectHeader, ObjectKind, ObjectName, Range, SIGNATURE_LABEL,
 };
@@ -18,8 +20,9 @@ pub(crate) const SKEW: Duration = Duration::from_secs(30);
 const MAX_OBJECTS_PER_ORIGIN: u32 = 32_768;
 /// Objects of other nodes altogether; more are refused.
 const MAX_OBJECTS: usize = 262_144;
-/// Of these, objects of kinds that this version does not know.
-const MAX_UNKNOWN_KINDS: usize = 65_536;
+/// Of these, objects that mean nothing here: of kinds that this version does not know, and what administrators made that
+/// this gateway was not told of.
+const MAX_IDLE: usize = 65_536;
 /// Longest validity, so that a table filled on purpose is free again some day. A SEK of the longest life has 21 days.
 const MAX_VALIDITY: Duration = Duration::from_secs(22 * 24 * 3600);
 
@@ -29,6 +32,8 @@ pub(crate) struct Stored {
     /// The whole TLV body, signature included.
     pub(crate) body: Box<[u8]>,
     hash: u128,
+    /// End of validity of this version or of an earlier one, whichever is later: so long it has to keep those away.
+    keep_until: u32,
 }
 
 impl Stored {
@@ -85,6 +90,10 @@ pub(crate) enum Refusal {
     Signature,
     #[error("{0}")]
     Payload(gem::Error),
+    #[error("its number is not the one of its content, or its successor did not agree")]
+    Content,
+    #[error("its origin is revoked")]
+    Revoked,
     #[error("over the quota of its origin or of the table")]
     Quota,
 }
@@ -106,9 +115,12 @@ pub(crate) fn sign(key: &signature::Ed25519KeyPair, header: &ObjectHeader, paylo
 
 fn verify(signing_key: &[u8; 32], object: &Object<'_>) -> Result<(), Refusal> {
     let message = [SIGNATURE_LABEL, object.signed].concat();
-    signature::UnparsedPublicKey::new(&signature::ED25519, signing_key)
-        .verify(&message, object.signature)
-        .map_err(|_| Refusal::Signature)
+    if is_signed(signing_key, &message, object.signature) { Ok(()) } else { Err(Refusal::Signature) }
+}
+
+/// Whether an Ed25519 signature verifies.
+pub(crate) fn is_signed(signing_key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
+    signature::UnparsedPublicKey::new(&signature::ED25519, signing_key).verify(message, signature).is_ok()
 }
 
 type Position = (u64, ObjectName);
@@ -123,7 +135,13 @@ pub(crate) struct Objects {
     by_expiry: BTreeSet<(u32, Position)>,
     per_origin: BTreeMap<NodeId, u32>,
     nodes: BTreeMap<NodeId, NodeKeys>,
-    unknown_kinds: usize,
+    /// Administrators that this gateway was told of.
+    administrators: BTreeSet<NodeId>,
+    /// Nodes whose objects are refused.
+    revoked: BTreeSet<NodeId>,
+    /// What has a meaning beyond nodes and SEKs, in the order of its names.
+    governing: BTreeSet<ObjectName>,
+    idle: usize,
     sum: u128,
 }
 
@@ -144,6 +162,45 @@ impl Objects {
         self.by_position.values()
     }
 
+    /// Objects of one origin and administrative kind.
+    pub(crate) fn of(&self, origin: NodeId, kind: ObjectKind) -> impl Iterator<Item = &Stored> {
+        let name = |id| ObjectName { origin, kind, id };
+        self.governing.range(name(0)..=name(u64::MAX)).filter_map(|name| self.get(name))
+    }
+
+    /// Everything with which nodes name their successors.
+    pub(crate) fn successors(&self) -> impl Iterator<Item = &Stored> {
+        let named = self.governing.iter().filter(|name| name.kind == ObjectKind::SUCCESSOR);
+        named.filter_map(|name| self.get(name))
+    }
+
+    /// The administrators that this gateway was told of.
+    pub(crate) fn administrators(&self) -> impl Iterator<Item = NodeId> {
+        self.administrators.iter().copied()
+    }
+
+    pub(crate) fn is_administrator(&self, node: NodeId) -> bool {
+        self.administrators.contains(&node)
+    }
+
+    /// Tells which administrators count.
+    pub(crate) fn set_administrators(&mut self, administrators: BTreeSet<NodeId>) {
+        self.administrators = administrators;
+        self.idle = self.by_position.values().filter(|stored| self.is_idle(&stored.header)).count();
+    }
+
+    pub(crate) fn is_revoked(&self, node: NodeId) -> bool {
+        self.revoked.contains(&node)
+    }
+
+    /// Tells which nodes are revoked; returns what goes because of it.
+    pub(crate) fn set_revoked(&mut self, revoked: BTreeSet<NodeId>) -> Vec<Stored> {
+        self.revoked = revoked;
+        let of_revoked = |position: &&Position| self.revoked.contains(&position.1.origin);
+        let positions: Vec<_> = self.by_position.keys().filter(of_revoked).copied().collect();
+        positions.iter().filter_map(|position| self.remove(position)).collect()
+    }
+
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeKeys)> {
         self.nodes.iter()
     }
@@ -162,11 +219,14 @@ impl Objects {
                 return Ok(Offer::Outdated);
             }
         }
+        if self.revoked.contains(&header.name.origin) {
+            return Err(Refusal::Revoked);
+        }
         let conflict = known.filter(|known| known.header.version == header.version).map(|known| known.hash);
         if now > UnixMillis(u64::from(header.not_after) * 1000) + SKEW {
             return Err(Refusal::Expired);
         }
-        if UnixMillis(u64::from(header.not_after) * 1000) > now + MAX_VALIDITY {
+        if UnixMillis(u64::from(header.not_after) * 1000) > now + MAX_VALIDITY && !is_lasting(&object) {
             return Err(Refusal::TooLong);
         }
         let node = self.verify(&object)?;
@@ -176,18 +236,24 @@ impl Objects {
             return Ok(Offer::Conflict { replaced: false });
         }
         let of_origin = self.per_origin.get(&header.name.origin).copied().unwrap_or(0);
-        let full = of_origin >= MAX_OBJECTS_PER_ORIGIN
-            || self.len() >= MAX_OBJECTS
-            || (!is_known(header.name.kind) && self.unknown_kinds >= MAX_UNKNOWN_KINDS);
+        let idle = self.is_idle(&header);
+        let full = of_origin >= MAX_OBJECTS_PER_ORIGIN || self.len() >= MAX_OBJECTS || (idle && self.idle >= MAX_IDLE);
+        // What the administrator says has to find room whatever the others did.
+        let favoured = header.name.origin == self.own || self.is_administrator(header.name.origin);
+        let full = full && !(favoured && self.len() < 2 * MAX_OBJECTS);
         if known.is_none() && full && header.name.origin != self.own {
             return Err(Refusal::Quota);
         }
+        let keep_until = known.map_or(0, |known| known.keep_until).max(header.not_after);
         self.remove(&position);
         self.sum = self.sum.wrapping_add(hash);
-        self.by_expiry.insert((header.not_after, position));
-        self.by_position.insert(position, Stored { header, body: body.into(), hash });
+        self.by_expiry.insert((keep_until, position));
+        self.by_position.insert(position, Stored { header, body: body.into(), hash, keep_until });
         *self.per_origin.entry(header.name.origin).or_default() += 1;
-        self.unknown_kinds += usize::from(!is_known(header.name.kind));
+        self.idle += usize::from(idle);
+        if is_governing(header.name.kind) {
+            self.governing.insert(header.name);
+        }
         if let Some(keys) = node {
             self.nodes.insert(header.name.origin, keys);
         }
@@ -212,15 +278,30 @@ impl Objects {
         }
         let node = self.nodes.get(&header.name.origin).ok_or(Refusal::UnknownOrigin)?;
         verify(&node.signing_key, object)?;
+        if !kmg::check_payload(object).map_err(Refusal::Payload)? {
+            return Err(Refusal::Content);
+        }
         Ok(None)
+    }
+
+    /// Whether an object means nothing here.
+    fn is_idle(&self, header: &ObjectHeader) -> bool {
+        match header.name.kind {
+            ObjectKind::SEK | ObjectKind::SUCCESSOR => false,
+            ObjectKind::NODE if header.not_after != FOREVER => false,
+            kind => {
+                !(kind.is_administrative() || kind == ObjectKind::NODE) || !self.is_administrator(header.name.origin)
+            }
+        }
     }
 
     fn remove(&mut self, position: &Position) -> Option<Stored> {
         let stored = self.by_position.remove(position)?;
         let origin = stored.header.name.origin;
         self.sum = self.sum.wrapping_sub(stored.hash);
-        self.by_expiry.remove(&(stored.header.not_after, *position));
-        self.unknown_kinds -= usize::from(!is_known(stored.header.name.kind));
+        self.by_expiry.remove(&(stored.keep_until, *position));
+        self.idle -= usize::from(self.is_idle(&stored.header));
+        self.governing.remove(&stored.header.name);
         if let Some(count) = self.per_origin.get_mut(&origin) {
             *count -= 1;
             if *count == 0 {
@@ -237,8 +318,8 @@ impl Objects {
     /// could verify them again.
     pub(crate) fn expire(&mut self, now: UnixMillis) -> Vec<Stored> {
         let mut gone = Vec::new();
-        while let Some(&(not_after, position)) = self.by_expiry.first() {
-            if now <= UnixMillis(u64::from(not_after) * 1000) + SKEW {
+        while let Some(&(keep_until, position)) = self.by_expiry.first() {
+            if now <= UnixMillis(u64::from(keep_until) * 1000) + SKEW {
                 break;
             }
             gone.extend(self.remove(&position));
@@ -254,8 +335,8 @@ impl Objects {
 
     /// When the next object runs out.
     pub(crate) fn next_expiry(&self) -> Option<UnixMillis> {
-        let (not_after, _) = self.by_expiry.first()?;
-        Some(UnixMillis(u64::from(*not_after) * 1000 + 1) + SKEW)
+        let (keep_until, _) = self.by_expiry.first()?;
+        Some(UnixMillis(u64::from(*keep_until) * 1000 + 1) + SKEW)
     }
 
     /// Digest of a subtree.
@@ -277,8 +358,17 @@ impl Objects {
     }
 }
 
-fn is_known(kind: ObjectKind) -> bool {
-    [ObjectKind::NODE, ObjectKind::SEK].contains(&kind)
+fn is_governing(kind: ObjectKind) -> bool {
+    kind.is_administrative() || kind == ObjectKind::SUCCESSOR
+}
+
+/// Whether an object may be valid for longer than its origin is likely to be gone: what an administrator signs offline
+/// cannot be renewed, and so is its NODE, told by having no key to agree on.
+fn is_lasting(object: &Object<'_>) -> bool {
+    let of_administrator = || NodePayload::parse(object.payload).is_ok_and(|node| node.agreement_key == [0; 32]);
+    object.header.not_after == FOREVER
+        && (object.header.name.kind.is_administrative()
+            || (object.header.name.kind == ObjectKind::NODE && of_administrator()))
 }
 
 fn position(name: &ObjectName) -> Position {

@@ -50,6 +50,15 @@ pub enum Output {
         /// Interface they are accepted from.
         ifindex: Option<Ifindex>,
     },
+    /// Drop packets under a key, whatever else is known of it, or do so no more.
+    Ban {
+        /// The key.
+        key_id: KeyId,
+        /// Whether it is banned.
+        banned: bool,
+    },
+    /// What [`crate::Engine::administration`] returns has changed, and is to be kept for the next start.
+    Persist,
     /// Something an operator wants to know.
     Event(Event),
 }
@@ -222,6 +231,36 @@ pub enum Event {
         kind: ObjectKind,
         /// Its number.
         id: u64,
+        /// Why.
+        what: String,
+    },
+    /// A package of a group key is whole and will be changed to.
+    PackageWhole {
+        /// Group.
+        group: Group,
+        /// Epoch of the key.
+        epoch: Epoch,
+        /// When senders change to it.
+        starts: UnixMillis,
+        /// Whether this gateway was given a share of it.
+        member: bool,
+        /// Whether the epochs before it end at once.
+        emergency: bool,
+    },
+    /// Alarm: our share of a group key does not open: it was made for another X25519 key.
+    ShareNotOpened {
+        /// Group.
+        group: Group,
+        /// Epoch of the key.
+        epoch: Epoch,
+    },
+    /// The administrator revoked a node.
+    Revoked {
+        /// The node.
+        node: NodeId,
+    },
+    /// Alarm: nothing is signed, hence nothing announced.
+    SigningRefused {
         /// Why.
         what: String,
     },

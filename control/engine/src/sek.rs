@@ -16,7 +16,7 @@ mod picture;
 mod wrap;
 
 use self::wrap::wrap;
-use crate::config::{Config, GroupConfig, Protection};
+use crate::config::{GroupConfig, Protection};
 use crate::derive::{self, Traffic};
 use crate::input::{AdoptedKey, Ifindex};
 use crate::object::{self, SKEW};
@@ -24,13 +24,12 @@ use crate::output::{Event, InstallKey, Output};
 use crate::secret::Secret;
 use crate::time::{Instant, Now, UnixMillis};
 use crate::timer::Timer;
-use crate::{Engine, earliest};
+use crate::{Engine, SIGNING_RETRY, earliest, gak};
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
 use gemcast_proto::wire::gem::{ObjectHeader, ObjectKind, ObjectName, SekPayload};
 use rand_chacha::rand_core::RngCore;
 use std::collections::{BTreeMap, BTreeSet};
-use subtle::ConstantTimeEq;
 
 /// Packets after which a key is replaced.
 const SOFT_LIMIT_PACKETS: u64 = 1 << 32;
@@ -120,25 +119,21 @@ impl Seks {
     }
 }
 
-/// The GAK of an epoch.
-fn gak_of(group: &GroupConfig, epoch: Epoch) -> Option<&Secret<32>> {
-    match &group.protection {
-        Protection::None => None,
-        Protection::Sealed { gaks, .. } => gaks.iter().find(|(of, _)| *of == epoch).map(|(_, gak)| gak),
-    }
-}
-
-/// What a new SEK of a group is made with: its suite, and the GAK of the highest epoch.
-fn sealing(group: &GroupConfig) -> Option<(Suite, Epoch, &Secret<32>)> {
-    match &group.protection {
-        Protection::Sealed { suite, gaks } if group.send => {
-            gaks.iter().max_by_key(|(epoch, _)| *epoch).map(|(epoch, gak)| (*suite, *epoch, gak))
-        }
-        _ => None,
-    }
-}
-
 impl Engine {
+    /// What a SEK of ours for a group is made with when it is to be used at a time: its suite, the GAK's epoch, and since
+    /// when that is the one to send with.
+    fn sealing(&self, group: Group, at: UnixMillis) -> Option<(Suite, Epoch, UnixMillis)> {
+        let config = self.group_config(group).filter(|config| config.send && self.rights(self.id).send)?;
+        let Protection::Sealed { suite, .. } = &config.protection else { return None };
+        self.gaks.sending(group, at).map(|(epoch, starts)| (*suite, epoch, starts))
+    }
+
+    /// Whether this gateway delivers packets of a group under an epoch.
+    fn delivers(&self, group: Group, epoch: Epoch) -> bool {
+        let wanted = self.group_config(group).is_some_and(|config| config.receive);
+        wanted && self.gaks.get(group, epoch).is_some() && self.rights(self.id).receive
+    }
+
     fn group_config(&self, group: Group) -> Option<&GroupConfig> {
         self.group_index.get(&group).map(|&index| &self.config.groups[index])
     }
@@ -167,8 +162,9 @@ impl Engine {
         let (first, new_maps) = (known.is_none(), known != self.seks.incarnation);
         for key in keys {
             let valid = now.wall <= key.not_after + SKEW;
-            let config = self.group_config(key.group).filter(|config| gak_of(config, key.epoch).is_some() && valid);
-            let (send, receive) = config.map_or((false, false), |config| (config.send, config.receive));
+            let usable = valid && self.is_accepted(&key);
+            let send = usable && self.group_config(key.group).is_some_and(|config| config.send);
+            let receive = valid && self.delivers(key.group, key.epoch);
             let seks = &self.seks;
             if seks.learnt.contains_key(&key.key_id)
                 || seks.own_ids.contains_key(&key.key_id)
@@ -199,27 +195,23 @@ impl Engine {
         }
     }
 
-    pub(crate) fn install_gtags(&mut self) {
-        for config in &self.config.groups {
-            if let Protection::Sealed { gaks, .. } = &config.protection {
-                for (epoch, gak) in gaks {
-                    let (group, epoch) = (config.group, *epoch);
-                    let key = derive::gtag_key(gak, group, epoch);
-                    self.outputs.push_back(Output::InstallGtag { group, epoch, key });
-                }
-            }
-        }
-    }
-
     /// Makes, switches to, retires and wipes our keys as their times come.
     pub(crate) fn tend_own(&mut self, now: Now) {
         if self.seks.incarnation.is_none() {
             return;
         }
-        let sealed: Vec<Group> =
-            self.config.groups.iter().filter(|config| sealing(config).is_some()).map(|config| config.group).collect();
+        if let Some(refusal) = self.signing_refusal(now) {
+            // What cannot be announced is not made; what seals already goes on.
+            self.refuse_signing(refusal);
+            self.timers.set(Timer::Seks, now.mono + SIGNING_RETRY);
+            return;
+        }
+        let soon = now.wall + self.config.announce_lead;
+        let groups = self.config.groups.iter().map(|config| config.group);
+        let sealed: Vec<_> = groups.filter_map(|group| Some((group, self.sealing(group, soon)?))).collect();
         let mut next = None;
-        for group in sealed {
+        for (group, (_, epoch, starts)) in sealed {
+            self.follow_epoch(now, group, epoch, starts);
             let own = self.seks.own.entry(group).or_default();
             if own.next.as_ref().is_some_and(|sek| sek.switch_at <= now.mono) {
                 self.switch(now, group);
@@ -227,7 +219,7 @@ impl Engine {
             let own = &self.seks.own[&group];
             let worn = own.active.as_ref().is_some_and(|sek| sek.replace_at <= now.mono);
             let orphaned = own.active.is_none();
-            if own.next.is_none() && (worn || orphaned) {
+            if own.next.is_none() && (worn || orphaned) && self.sealing(group, now.wall).is_some() {
                 // With nothing sealing there is no one to warn.
                 let lead = if orphaned && own.adopted.is_empty() { Duration::ZERO } else { self.config.announce_lead };
                 self.make_sek(now, group, lead);
@@ -241,6 +233,22 @@ impl Engine {
         if let Some(at) = next {
             self.timers.set_by(Timer::Seks, at);
         }
+    }
+
+    /// Has a key of another epoch announced in time for when that becomes the one to send with.
+    fn follow_epoch(&mut self, now: Now, group: Group, epoch: Epoch, starts: UnixMillis) {
+        let Some(own) = self.seks.own.get(&group) else { return };
+        let seals = own.active.as_ref().map(|sek| sek.epoch).or_else(|| own.adopted.last().map(|key| key.epoch));
+        if seals.is_none_or(|seals| seals == epoch) || own.next.as_ref().is_some_and(|sek| sek.epoch == epoch) {
+            return;
+        }
+        let lead = if starts == UnixMillis(0) {
+            // Configured here; who knows when it will be elsewhere.
+            self.config.announce_lead
+        } else {
+            Duration::from_millis(starts.0.saturating_sub(now.wall.0)).max(gak::CHANGE.min(self.config.announce_lead))
+        };
+        self.replace_after(now, group, lead);
     }
 
     /// The announced key takes over.
@@ -271,6 +279,9 @@ impl Engine {
 
     /// Makes a SEK for a group, announces it, and switches to it after `lead`.
     fn make_sek(&mut self, now: Now, group: Group, lead: Duration) {
+        if let Some(refusal) = self.signing_refusal(now) {
+            return self.refuse_signing(refusal);
+        }
         let key_id = self.unused_key_id();
         let mut bytes = [0; 32];
         self.rng.fill_bytes(&mut bytes);
@@ -281,7 +292,8 @@ impl Engine {
         let lifetime = self.config.sek_lifetime;
         let spread = lifetime / SPREAD;
         let life = lifetime - self.jitter(spread);
-        let Some((suite, epoch, gak)) = self.group_config(group).and_then(sealing) else { return };
+        let Some((suite, epoch, _)) = self.sealing(group, now.wall + lead) else { return };
+        let Some(gak) = self.gaks.get(group, epoch) else { return };
 
         let (not_before, version) = (now.wall + lead, now.wall.0);
         // Valid for twice its planned life: it goes on sealing while this process is away.
@@ -314,25 +326,84 @@ impl Engine {
     }
 
     /// Signs an object of ours, stores and floods it.
-    pub(crate) fn announce(&mut self, now: Now, name: ObjectName, version: u64, end: UnixMillis, payload: &[u8]) {
+    /// Whether that worked.
+    pub(crate) fn announce(
+        &mut self,
+        now: Now,
+        name: ObjectName,
+        version: u64,
+        end: UnixMillis,
+        payload: &[u8],
+    ) -> bool {
         let not_after = u32::try_from(end.0.div_ceil(1000)).unwrap_or(u32::MAX);
-        let header = ObjectHeader { tombstone: false, name, version, not_after };
-        let body = object::sign(&self.signing_key, &header, payload);
+        self.publish(now, &ObjectHeader { tombstone: false, name, version, not_after }, payload)
+    }
+
+    /// Withdraws an object of ours. The tombstone stays for as long as what it withdraws could be valid.
+    fn withdraw(&mut self, now: Now, name: ObjectName) {
+        let Some(stored) = self.objects.get(&name) else { return };
+        let header = ObjectHeader {
+            tombstone: true,
+            version: stored.header.version.saturating_add(1).max(now.wall.0),
+            ..stored.header
+        };
+        self.publish(now, &header, &[]);
+    }
+
+    /// The one place where this gateway signs.
+    fn publish(&mut self, now: Now, header: &ObjectHeader, payload: &[u8]) -> bool {
+        let name = header.name;
+        if let Some(refusal) = self.signing_refusal(now) {
+            self.counters.unsigned += 1;
+            self.refuse_signing(refusal);
+            return false;
+        }
+        self.signing_refused = false;
+        let body = object::sign(&self.signing_key, header, payload);
         match self.objects.offer(now.wall, &body) {
             Ok(_) => {
                 self.timers.set_by(Timer::Expiry, now.mono);
                 self.flood_own(now.mono, name);
+                true
             }
             Err(refusal) => {
                 // Only a table full of others' objects does this; the next digest cannot help, the operator can.
                 self.counters.refused_object += 1;
                 self.event(Event::OwnObjectRefused { kind: name.kind, id: name.id, what: refusal.to_string() });
+                false
             }
         }
     }
 
+    /// Why nothing may be signed now.
+    pub fn signing_refusal(&self, now: Now) -> Option<String> {
+        let behind_ms = self.clock_floor.0.saturating_sub(now.wall.0);
+        if self.objects.is_revoked(self.id) {
+            Some("this node is revoked".into())
+        } else if u128::from(behind_ms) > SKEW.as_millis() {
+            Some("the wall clock is more than 30 s behind what it is known to have been".into())
+        } else {
+            None
+        }
+    }
+
+    /// Says so, once.
+    fn refuse_signing(&mut self, what: String) {
+        if !core::mem::replace(&mut self.signing_refused, true) {
+            self.event(Event::SigningRefused { what });
+        }
+    }
+
+    /// The operator vouches for the wall clock.
+    pub(crate) fn accept_clock(&mut self, now: Now) {
+        self.clock_floor = self.clock_floor.min(now.wall);
+        self.announce_node(now, now.wall.0);
+        self.redate_own(now);
+        self.tend_own(now);
+    }
+
     fn own_key(&self, group: Group, sek: &OwnSek) -> Option<InstallKey> {
-        let gak = gak_of(self.group_config(group)?, sek.epoch)?;
+        let gak = self.gaks.get(group, sek.epoch)?;
         let (suite, origin, key_id, epoch) = (sek.suite, self.id, sek.key_id, sek.epoch);
         let (traffic_key, salt) = Traffic { sek: &sek.secret, gak, suite, group, origin, key_id, epoch }.derive();
         let not_after = sek.not_after;
@@ -362,6 +433,20 @@ impl Engine {
         if self.seks.incarnation.is_some() && !pending {
             self.make_sek(now, group, self.config.announce_lead);
             self.tend_own(now);
+        }
+    }
+
+    /// The operator wants a new key now, and those before never to be accepted again.
+    pub(crate) fn replace_at_once(&mut self, now: Now, group: Group) {
+        if self.seks.incarnation.is_none() || self.signing_refusal(now).is_some() {
+            return;
+        }
+        self.replace_after(now, group, Duration::ZERO);
+        let Some(own) = self.seks.own.get_mut(&group) else { return };
+        let replaced: Vec<_> = own.retiring.drain(..).map(|(key_id, ..)| key_id).collect();
+        for key_id in replaced {
+            self.withdraw(now, ObjectName { origin: self.id, kind: ObjectKind::SEK, id: u64::from(key_id.0) });
+            self.remove_own(key_id);
         }
     }
 
@@ -407,25 +492,6 @@ impl Engine {
         }
     }
 
-    /// Epochs of groups that have another GAK in a new configuration.
-    pub(crate) fn rekeyed(&self, new: &Config) -> Vec<(Group, Epoch)> {
-        let differs = |old: &Secret<32>, new: &Secret<32>| !bool::from(old.expose().ct_eq(new.expose()));
-        let rekeyed = new.groups.iter().flat_map(|config| {
-            let (old, gaks) = (
-                self.group_config(config.group),
-                match &config.protection {
-                    Protection::None => &[][..],
-                    Protection::Sealed { gaks, .. } => gaks,
-                },
-            );
-            let changed = gaks.iter().filter(move |(epoch, gak)| {
-                old.and_then(|old| gak_of(old, *epoch)).is_some_and(|old| differs(old, gak))
-            });
-            changed.map(|(epoch, _)| (config.group, *epoch))
-        });
-        rekeyed.collect()
-    }
-
     /// The configuration changed: keys of groups that are gone or may no longer be used are wiped, others are made. Where
     /// an epoch has another GAK than before, no key made under the old one stays in use.
     pub(crate) fn regroup(&mut self, now: Now, rekeyed: &[(Group, Epoch)]) {
@@ -433,27 +499,27 @@ impl Engine {
             .seks
             .learnt
             .iter()
-            .filter(|(_, learnt)| {
-                !self.group_config(learnt.group).is_some_and(|c| c.receive && gak_of(c, learnt.epoch).is_some())
-            })
+            .filter(|(_, learnt)| !self.delivers(learnt.group, learnt.epoch))
             .map(|(&key_id, _)| key_id)
             .collect();
         for key_id in gone {
             self.wipe(key_id);
         }
-        let (index, groups) = (&self.group_index, &self.config.groups);
-        let unwanted = self.seks.adopted.extract_if(.., |_, key| {
-            let config = index.get(&key.group).map(|&at| &groups[at]);
-            let usable = config.is_some_and(|config| config.receive && gak_of(config, key.epoch).is_some());
-            !usable || rekeyed.contains(&(key.group, key.epoch))
-        });
-        self.outputs.extend(unwanted.map(|(key_id, _)| Output::RemoveKey(key_id)));
+        let is_unwanted =
+            |key: &AdoptedKey| !self.delivers(key.group, key.epoch) || rekeyed.contains(&(key.group, key.epoch));
+        let adopted = self.seks.adopted.iter();
+        let unwanted: Vec<_> = adopted.filter(|(_, key)| is_unwanted(key)).map(|(&key_id, _)| key_id).collect();
+        for key_id in unwanted {
+            self.seks.adopted.remove(&key_id);
+            self.outputs.push_back(Output::RemoveKey(key_id));
+        }
         let groups: Vec<Group> = self.seks.own.keys().copied().collect();
         for group in groups {
-            let epoch = self.group_config(group).and_then(sealing).map(|(_, epoch, _)| epoch);
+            let sends = self.sealing(group, now.wall).is_some();
+            let accepted = self.gaks.epochs(group);
             let own = self.seks.own.get_mut(&group).expect("listed above");
-            match epoch {
-                None => {
+            match sends {
+                false => {
                     let seks = [own.active.take(), own.next.take()].into_iter().flatten().map(|sek| sek.key_id);
                     let retired = own.retiring.drain(..).map(|(key_id, ..)| key_id);
                     let adopted = own.adopted.drain(..).map(|key| key.key_id);
@@ -461,20 +527,18 @@ impl Engine {
                     gone.into_iter().for_each(|key_id| self.remove_own(key_id));
                     self.seks.own.remove(&group);
                 }
-                Some(epoch) => {
-                    let stale = |of: Epoch| rekeyed.contains(&(group, of));
+                true => {
+                    let stale = |of: Epoch| rekeyed.contains(&(group, of)) || !accepted.contains(&of);
                     if own.active.as_ref().is_some_and(|sek| stale(sek.epoch))
                         || own.adopted.iter().any(|key| stale(key.epoch))
                     {
                         self.replace_after(now, group, Duration::ZERO);
                         continue;
                     }
-                    if let Some(active) = own.active.as_mut().filter(|sek| sek.epoch != epoch) {
-                        active.replace_at = now.mono;
-                    }
-                    if let Some(stale) = own.next.take_if(|sek| sek.epoch != epoch || stale(sek.epoch)) {
-                        self.remove_own(stale.key_id);
-                    }
+                    let next = own.next.take_if(|sek| stale(sek.epoch)).map(|sek| sek.key_id);
+                    let over = own.retiring.extract_if(.., |(_, epoch, _)| stale(*epoch)).map(|(key_id, ..)| key_id);
+                    let over: Vec<_> = over.chain(next).collect();
+                    over.into_iter().for_each(|key_id| self.remove_own(key_id));
                 }
             }
         }

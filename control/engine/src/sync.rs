@@ -281,6 +281,7 @@ impl Engine {
                 let node = ObjectName { origin: name.origin, kind: ObjectKind::NODE, id: 0 };
                 self.request(now.mono, key, [node, name].map(|name| Entry { name, version: 0 }));
             }
+            Err(Refusal::Revoked) => self.counters.refused_revoked += 1,
             Err(Refusal::Quota) => self.counters.refused_quota += 1,
             // A neighbour whose clock is behind ours still has what ran out here; no fault of its.
             Err(Refusal::Expired) => self.counters.objects_repeated += 1,

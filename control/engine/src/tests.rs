@@ -2,6 +2,7 @@
 
 mod garbage;
 mod keys;
+mod kmg;
 mod peers;
 mod recorded;
 mod rig;

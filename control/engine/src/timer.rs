@@ -23,10 +23,16 @@ pub(crate) enum Timer {
     Requests,
     /// Old state is to be looked through.
     Housekeeping,
+    /// Administrative objects have come.
+    Administration,
+    /// A group key is to be announced, changed to, or ended.
+    Gaks,
+    /// A ban is over.
+    Bans,
 }
 
 impl Timer {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 12] = [
         Self::Expiry,
         Self::NodeRefresh,
         Self::Seks,
@@ -36,6 +42,9 @@ impl Timer {
         Self::Routes,
         Self::Requests,
         Self::Housekeeping,
+        Self::Administration,
+        Self::Gaks,
+        Self::Bans,
     ];
 }
 

@@ -250,4 +250,12 @@ pub struct Counters {
     pub seks_installed: u64,
     /// SEKs of others that did not unwrap under our group key.
     pub unwrap_failed: u64,
+    /// Shares of group keys made for us that did not open.
+    pub shares_not_opened: u64,
+    /// SEKs of others that were not installed because their origin may not send.
+    pub not_entitled: u64,
+    /// Objects of ours that were not made because nothing may be signed.
+    pub unsigned: u64,
+    /// Objects refused because their origin is revoked.
+    pub refused_revoked: u64,
 }

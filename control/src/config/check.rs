@@ -5,9 +5,9 @@ use super::{
     Babel, Config, ConfigError, ConfigErrors, DATA_PORT, DEFAULT_BABEL_PORT, DEFAULT_INSTANCE, DEFAULT_ROUTE_METRIC,
     DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, GroupRule, Interface, Node, Protection, Role,
 };
-use crate::keyfile::{self, KeyFileError};
+use crate::keyfile::{self, Identity, KeyFileError};
 use crate::routes;
-use gemcast_engine::config::{DelayMetric, Link, MacAlgorithm, PrefixRule};
+use gemcast_engine::config::{DelayMetric, Link, MacAlgorithm, Membership, PrefixRule};
 use gemcast_engine::secret::Secret;
 use gemcast_proto::id::{Epoch, Suite};
 use gemcast_xdp::layout::{MAX_INTERFACES, MAX_PORTS};
@@ -141,6 +141,17 @@ impl Checker<'_> {
     fn config(&mut self, file: File) -> Option<Config> {
         let node = self.node(file.node);
         let bootstrap_keys = self.bootstrap_keys(&file.domain.bootstrap_key);
+        let kmg = self.kmg(file.domain.kmg.as_ref());
+        let membership = match file.domain.membership {
+            file::Membership::Open => Membership::Open,
+            file::Membership::Roster => Membership::Roster,
+        };
+        if membership == Membership::Roster && kmg.is_empty() {
+            let span = file.domain.bootstrap_key.span();
+            let message =
+                "membership = \"roster\" without kmg: nobody could be listed; add the administrator's public key";
+            self.refuse(&span, message);
+        }
         let babel_port = match file.domain.babel_port {
             Some(port) if *port.get_ref() == 0 => {
                 self.refuse(&port.span(), "babel_port is 0; expected a UDP port, Babel's own is 6696");
@@ -154,7 +165,7 @@ impl Checker<'_> {
             self.refuse(&port.span(), message);
         }
         let interfaces = self.interfaces(&file.interface);
-        let groups = self.groups(file.group);
+        let groups = self.groups(file.group, !kmg.is_empty());
         self.roles(&interfaces, &groups);
 
         let seconds = Duration::from_secs;
@@ -179,6 +190,8 @@ impl Checker<'_> {
             node: node?,
             babel,
             bootstrap_keys,
+            kmg,
+            membership,
             babel_port,
             interfaces,
             groups,
@@ -205,15 +218,59 @@ impl Checker<'_> {
         if let Err(message) = check_place(&run_dir, &instance) {
             self.refuse(&place, message);
         }
-        let identity = self.key_file(&node.identity.span(), node.identity.get_ref(), keyfile::read_identity)?;
+        let (identity, on_backup) = self.identity(&node.identity, node.backup_identity.as_ref())?;
         Some(Node {
             name: node.name.into_inner(),
             identity,
+            on_backup,
             state_dir: node.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             run_dir,
             instance,
             transit: node.transit,
         })
+    }
+
+    /// The identity, or that of the backup and why. A gateway without either does not start (F26).
+    fn identity(
+        &mut self,
+        file: &Spanned<PathBuf>,
+        backup: Option<&Spanned<PathBuf>>,
+    ) -> Option<(Identity, Option<String>)> {
+        let read = self.read_key_file(file.get_ref(), keyfile::read_identity);
+        let backup = backup.map(|file| (self.read_key_file(file.get_ref(), keyfile::read_identity), file.span()));
+        match (read, backup) {
+            (Ok(identity), None | Some((Ok(_), _))) => Some((identity, None)),
+            (Err(error), Some((Ok(backup), _))) => Some((backup, Some(error.to_string()))),
+            (read, backup) => {
+                // A backup that is of no use is found out now and not when it is needed.
+                let backup = backup.and_then(|(backup, span)| Some((backup.err()?, span)));
+                for (error, span) in read.err().map(|error| (error, file.span())).into_iter().chain(backup) {
+                    self.refuse(&span, error.to_string());
+                }
+                None
+            }
+        }
+    }
+
+    /// Public keys of administrators.
+    fn kmg(&mut self, keys: Option<&Spanned<file::OneOrMany<String>>>) -> Vec<[u8; 32]> {
+        let Some(keys) = keys else { return Vec::new() };
+        let mut checked = Vec::new();
+        for text in &keys.get_ref().0 {
+            match keyfile::parse_public_key(text) {
+                Some(key) if checked.contains(&key) => {
+                    self.refuse(&keys.span(), format!("kmg {text} is listed twice; remove one"));
+                }
+                Some(key) => checked.push(key),
+                None => {
+                    let message = format!(
+                        "kmg \"{text}\" is no public key; expected 44 characters of base64, as `gemctl kmg init` prints"
+                    );
+                    self.refuse(&keys.span(), message);
+                }
+            }
+        }
+        checked
     }
 
     fn babel(&mut self, babel: file::Babel) -> Babel {
@@ -408,7 +465,7 @@ impl Checker<'_> {
         }
     }
 
-    fn groups(&mut self, groups: Vec<Spanned<file::Group>>) -> Vec<GroupRule> {
+    fn groups(&mut self, groups: Vec<Spanned<file::Group>>, administered: bool) -> Vec<GroupRule> {
         let mut checked: Vec<GroupRule> = Vec::new();
         for group in groups {
             let whole = group.span();
@@ -428,7 +485,7 @@ impl Checker<'_> {
                 self.refuse(&span, message);
             }
             let sources = self.sources(&rule.sources, group.address());
-            let protection = self.protection(&whole, &rule);
+            let protection = self.protection(&whole, &rule, administered);
             checked.push(GroupRule { group, ports, sources, protection, send: rule.send, receive: rule.receive });
         }
         checked
@@ -466,7 +523,7 @@ impl Checker<'_> {
         checked
     }
 
-    fn protection(&mut self, whole: &Range<usize>, rule: &file::Group) -> Protection {
+    fn protection(&mut self, whole: &Range<usize>, rule: &file::Group, administered: bool) -> Protection {
         if rule.protection == file::Protection::None {
             if let Some(gak) = rule.gak.first() {
                 let message = "gak with protection = \"none\"; remove it, or set protection = \"sealed\"";
@@ -478,9 +535,10 @@ impl Checker<'_> {
             }
             return Protection::None;
         }
-        if rule.gak.is_empty() {
+        if rule.gak.is_empty() && !administered {
             let message = "a sealed group without gak; make one with `gemctl key generate gak --out FILE` and add \
-                           gak = [{ epoch = 1, file = \"FILE\" }]";
+                           gak = [{ epoch = 1, file = \"FILE\" }], or name the administrator that gives it out: kmg in \
+                           [domain]";
             self.refuse(whole, message);
         }
         let mut gaks: Vec<(Epoch, Secret<32>)> = Vec::new();
@@ -532,8 +590,19 @@ impl Checker<'_> {
         file: &Path,
         read: impl FnOnce(&Path) -> Result<T, KeyFileError>,
     ) -> Option<T> {
-        let base = self.source.path.parent().unwrap_or(Path::new(""));
-        read(&base.join(file)).map_err(|error| self.refuse(span, error.to_string())).ok()
+        self.read_key_file(file, read).map_err(|error| self.refuse(span, error.to_string())).ok()
+    }
+
+    /// Reads a key file. `credential:NAME` is one that systemd hands over (LoadCredential=).
+    fn read_key_file<T>(
+        &self,
+        file: &Path,
+        read: impl FnOnce(&Path) -> Result<T, KeyFileError>,
+    ) -> Result<T, KeyFileError> {
+        if let Some(name) = file.to_str().and_then(|file| file.strip_prefix("credential:")) {
+            return read(&keyfile::credential(name)?);
+        }
+        read(&self.source.path.parent().unwrap_or(Path::new("")).join(file))
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) struct File {
 pub(super) struct Node {
     pub(super) name: Spanned<String>,
     pub(super) identity: Spanned<PathBuf>,
+    pub(super) backup_identity: Option<Spanned<PathBuf>>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) run_dir: Option<PathBuf>,
     pub(super) instance: Option<Spanned<String>>,
@@ -50,8 +51,20 @@ pub(super) struct Node {
 #[serde(deny_unknown_fields)]
 pub(super) struct Domain {
     pub(super) bootstrap_key: Spanned<OneOrMany<PathBuf>>,
+    pub(super) kmg: Option<Spanned<OneOrMany<String>>>,
+    #[serde(default)]
+    pub(super) membership: Membership,
     pub(super) babel_port: Option<Spanned<u16>>,
     pub(super) port: Option<Spanned<u16>>,
+}
+
+/// Value of `membership`.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Membership {
+    #[default]
+    Open,
+    Roster,
 }
 
 /// `[[interface]]`

@@ -1,6 +1,6 @@
 //! gemctl's command line, and what each command does.
 
-use super::{Exit, Failure, Form, client, events, key, show, text};
+use super::{Exit, Failure, Form, client, events, key, kmg, show, text};
 use crate::config::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
 use clap::{Args, Parser, Subcommand};
 use gemcast_proto::api::{self, Empty, RotateKey, request, response};
@@ -48,7 +48,7 @@ enum Command {
     Status,
     /// Gateways
     #[command(subcommand)]
-    Node(List),
+    Node(NodeCommand),
     /// Multicast groups
     #[command(subcommand)]
     Group(List),
@@ -72,6 +72,26 @@ enum Command {
     /// Keys, and files of keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The administrator's work: packages of group keys, revocations, the roster (only `inject` needs gemcastd)
+    #[command(subcommand)]
+    Kmg(kmg::Command),
+    /// The wall clock
+    #[command(subcommand)]
+    Clock(ClockCommand),
+}
+
+#[derive(Subcommand)]
+enum ClockCommand {
+    /// Vouch for the wall clock, which is behind what it was in the last run: signing goes on
+    Accept,
+}
+
+#[derive(Subcommand)]
+enum NodeCommand {
+    /// List them
+    List,
+    /// Print what the administrator has to know of each, for `gemctl kmg package --members`
+    Export,
 }
 
 #[derive(Subcommand)]
@@ -99,6 +119,39 @@ enum KeyCommand {
     Rotate {
         /// The group as `gemctl group list` shows it
         group: String,
+        /// At once, and have nobody ever accept the key before again; what is on its way under it is lost
+        #[arg(long)]
+        emergency: bool,
+    },
+    /// Make a new identity for a node, and the file by which the old one names it its successor (no gemcastd needed)
+    ///
+    /// Inject the file, then replace the identity file and restart gemcastd. The roster has to follow within 21 days.
+    RotateNode {
+        /// The identity in use
+        #[arg(long, value_name = "FILE")]
+        old: PathBuf,
+        /// The new identity's file, which must not exist
+        #[arg(long, value_name = "FILE")]
+        new: PathBuf,
+        /// Name of the node
+        #[arg(long)]
+        name: String,
+        /// File of the succession, which must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Print the line by which the administrator knows a node, from its identity file (no gemcastd needed)
+    Export {
+        /// The identity file
+        file: PathBuf,
+        /// Name of the node
+        #[arg(long)]
+        name: String,
+    },
+    /// Print what two people compare to know that they mean the same key (no gemcastd needed)
+    Fingerprint {
+        /// A key file, kmg.pub, or a public key in base64
+        key: String,
     },
     /// Make a key file (no gemcastd needed)
     Generate {
@@ -136,7 +189,31 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             show(form, &status, text::status)?;
             Ok(if status.problems.is_empty() { Exit::Healthy } else { Exit::Degraded })
         }
-        Command::Node(List::List) => list(form, &socket, request::Body::Nodes(Empty {})),
+        Command::Kmg(kmg::Command::Init { out }) => {
+            show(form, &kmg::init(&out)?, kmg::Made::text).map(|()| Exit::Healthy)
+        }
+        Command::Kmg(kmg::Command::Inject { file }) => {
+            let injected = kmg::inject(&socket, &file)?;
+            let exit = if injected.refused.is_empty() { Exit::Healthy } else { Exit::Error };
+            show(form, &injected, kmg::injected).map(|()| exit)
+        }
+        Command::Kmg(command) => {
+            let objects = kmg::make(command)?;
+            show(form, &objects, kmg::Objects::text).map(|()| objects.exit())
+        }
+        Command::Clock(ClockCommand::Accept) => match client::ask(&socket, request::Body::AcceptClock(Empty {}))? {
+            response::Body::Done(done) => {
+                show(form, &done, |_| "the wall clock counts as right\n".into()).map(|()| Exit::Healthy)
+            }
+            _ => Err(mismatch()),
+        },
+        Command::Node(NodeCommand::Export) => export(&socket),
+        Command::Key(KeyCommand::RotateNode { old, new, name, out }) => {
+            show(form, &kmg::rotate_node(&old, &new, &name, &out)?, kmg::Objects::text).map(|()| Exit::Healthy)
+        }
+        Command::Key(KeyCommand::Export { file, name }) => print(&key::export(&file, &name)?),
+        Command::Key(KeyCommand::Fingerprint { key }) => print(&key::fingerprint(&key)?),
+        Command::Node(NodeCommand::List) => list(form, &socket, request::Body::Nodes(Empty {})),
         Command::Group(List::List) => list(form, &socket, request::Body::Groups(Empty {})),
         Command::Iface(List::List) => list(form, &socket, request::Body::Interfaces(Empty {})),
         Command::Neighbour(NeighbourCommand::Show { address }) => neighbour(form, &socket, &address),
@@ -151,8 +228,8 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         }
         Command::Neighbour(NeighbourCommand::List) => list(form, &socket, request::Body::Neighbours(Empty {})),
         Command::Key(KeyCommand::List) => list(form, &socket, request::Body::Keys(Empty {})),
-        Command::Key(KeyCommand::Rotate { group }) => {
-            list(form, &socket, request::Body::RotateKey(RotateKey { group }))
+        Command::Key(KeyCommand::Rotate { group, emergency }) => {
+            list(form, &socket, request::Body::RotateKey(RotateKey { group, emergency }))
         }
         Command::Key(KeyCommand::Generate { kind, out }) => {
             show(form, &key::generate(kind, &out)?, key::KeyFile::text).map(|()| Exit::Healthy)
@@ -173,8 +250,33 @@ fn list(form: Form, socket: &Path, request: request::Body) -> Result<Exit, Failu
         response::Body::Neighbours(neighbours) => show(form, &neighbours, text::neighbours)?,
         response::Body::Rotated(rotated) => show(form, &rotated, text::rotated)?,
         response::Body::Routes(routes) => show(form, &routes, text::routes)?,
-        response::Body::Status(_) | response::Body::Events(_) | response::Body::Error(_) => return Err(mismatch()),
+        response::Body::Status(_)
+        | response::Body::Events(_)
+        | response::Body::Injected(_)
+        | response::Body::Done(_)
+        | response::Body::Error(_) => return Err(mismatch()),
     }
+    Ok(Exit::Healthy)
+}
+
+/// `gemctl node export`.
+fn export(socket: &Path) -> Result<Exit, Failure> {
+    let response::Body::Nodes(nodes) = client::ask(socket, request::Body::Nodes(Empty {}))? else {
+        return Err(mismatch());
+    };
+    let key = |hex: &str| -> Option<[u8; 32]> {
+        let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok());
+        bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+    };
+    let line =
+        |node: &api::Node| Some(kmg::node_line(&key(&node.signing_key)?, &key(&node.agreement_key)?, &node.name));
+    let lines: Option<String> = nodes.nodes.iter().map(line).collect();
+    print(&lines.ok_or_else(mismatch)?)
+}
+
+fn print(text: &str) -> Result<Exit, Failure> {
+    let written = std::io::Write::write_all(&mut std::io::stdout().lock(), text.as_bytes());
+    written.map_err(|error| Failure::new(Exit::Error, format!("cannot write: {error}")))?;
     Ok(Exit::Healthy)
 }
 

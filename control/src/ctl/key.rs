@@ -39,7 +39,7 @@ impl KeyFile {
             kind: "identity",
             node_id: Some(identity.node_id().to_string()),
             public_key: Some(identity.public_key().iter().map(|byte| format!("{byte:02x}")).collect()),
-            fingerprint: None,
+            fingerprint: Some(keyfile::public_fingerprint(&identity.public_key())),
         }
     }
 
@@ -80,6 +80,31 @@ pub fn show(file: &Path) -> Result<KeyFile, Failure> {
         }
     };
     read().map_err(|error| failure(&error))
+}
+
+/// The line by which the administrator knows a node.
+pub fn export(file: &Path, name: &str) -> Result<String, Failure> {
+    let identity = keyfile::read_identity(file).map_err(|error| failure(&error))?;
+    Ok(super::kmg::node_line(&identity.public_key(), &identity.agreement_public_key(), name))
+}
+
+/// What two people compare to know that they mean the same key.
+pub fn fingerprint(key: &str) -> Result<String, Failure> {
+    if let Some(key) = keyfile::parse_public_key(key.trim()) {
+        return Ok(keyfile::public_fingerprint(&key) + "\n");
+    }
+    let file = Path::new(key);
+    let public = std::fs::read_to_string(file).ok().and_then(|text| keyfile::parse_public_key(text.trim()));
+    if let Some(key) = public.filter(|_| file.extension().is_some_and(|extension| extension == "pub")) {
+        return Ok(keyfile::public_fingerprint(&key) + "\n");
+    }
+    let shown = if keyfile::is_identity(file).map_err(|error| failure(&error))? {
+        let identity = keyfile::read_identity(file).map_err(|error| failure(&error))?;
+        keyfile::public_fingerprint(&identity.public_key())
+    } else {
+        keyfile::fingerprint(&keyfile::read_key(file).map_err(|error| failure(&error))?)
+    };
+    Ok(shown + "\n")
 }
 
 /// How Babel packets are authenticated.

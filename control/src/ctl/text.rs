@@ -286,7 +286,7 @@ pub fn event(event: &api::Event) -> String {
 }
 
 /// RFC 3339, UTC, to the millisecond. The calendar is the Gregorian one, counted from 1 March 0000 in eras of 400 years.
-fn time(at_ms: u64) -> String {
+pub(super) fn time(at_ms: u64) -> String {
     let (days, ms) = (at_ms / 86_400_000 + 719_468, at_ms % 86_400_000);
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -296,6 +296,24 @@ fn time(at_ms: u64) -> String {
     let year = era * 400 + year + u64::from(month <= 2);
     let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
     format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{:03}Z", ms % 1_000)
+}
+
+/// Reads RFC 3339 in UTC: `2027-01-31T12:00:00Z`, fractions of a second left out.
+pub(super) fn parse_time(text: &str) -> Option<u64> {
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let three = |text: &str, by| -> Option<[u64; 3]> {
+        let numbers: Option<Vec<u64>> = text.split(by).map(|number| number.parse().ok()).collect();
+        numbers?.try_into().ok()
+    };
+    let ([year, month, day], [hours, minutes, seconds]) = (three(date, '-')?, three(clock, ':')?);
+    let sane = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !sane || hours > 23 || minutes > 59 || seconds > 59 {
+        return None;
+    }
+    // Days since 1 March 0000, in years that begin in March.
+    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    Some((days.checked_sub(719_468)? * 86_400 + hours * 3_600 + minutes * 60 + seconds) * 1_000)
 }
 
 fn ago(ms: u64) -> String {
@@ -421,6 +439,16 @@ mod tests {
         assert_eq!(time(951_827_696_789), "2000-02-29T12:34:56.789Z");
         assert_eq!(time(1_767_225_599_999), "2025-12-31T23:59:59.999Z");
         assert_eq!(time(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_printed() {
+        for at_ms in [0, 951_827_696_000, 1_767_225_599_000, 4_107_542_400_000] {
+            assert_eq!(parse_time(&time(at_ms).replace(".000Z", "Z")), Some(at_ms));
+        }
+        for wrong in ["", "2027-01-31", "2027-13-01T00:00:00Z", "2027-01-31T25:00:00Z", "in 5m", "1-1T1Z"] {
+            assert_eq!(parse_time(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

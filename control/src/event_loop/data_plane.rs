@@ -112,6 +112,15 @@ impl Daemon {
             Err(error) => return self.check_written(Err(error)),
         };
         self.end_trouble("maps");
+        let mut repairs = repairs;
+        match std::mem::take(&mut repairs.keys.unfit) {
+            0 => self.end_trouble("keys_unfit"),
+            unfit => {
+                let text = format!("no room for {unfit} keys; packets under them are dropped");
+                let fix = "fewer groups or sources, or a data plane with more slots";
+                self.begin_trouble("keys_unfit", "key maps", &text, fix);
+            }
+        }
         if repairs == Repairs::default() {
             return;
         }

@@ -38,7 +38,9 @@ impl Daemon {
             request::Body::Status(_) => response::Body::Status(report.status()),
             request::Body::Routes(_) => response::Body::Routes(messages::Routes { routes: report.routes() }),
             request::Body::Events(_) | request::Body::Follow(_) => response::Body::Events(self.journal.recent()),
-            request::Body::RotateKey(rotate) => self.rotate(&rotate.group),
+            request::Body::RotateKey(rotate) => self.rotate(&rotate.group, rotate.emergency),
+            request::Body::Inject(inject) => self.inject(&inject.objects),
+            request::Body::AcceptClock(_) => self.accept_clock(),
             request::Body::Nodes(_) => response::Body::Nodes(messages::Nodes { nodes: report.nodes() }),
             request::Body::Groups(_) => response::Body::Groups(messages::Groups { groups: report.groups() }),
             request::Body::Keys(_) => response::Body::Keys(messages::Keys { keys: report.keys() }),
@@ -52,8 +54,38 @@ impl Daemon {
         }
     }
 
+    /// `gemctl kmg inject FILE`.
+    fn inject(&mut self, objects: &[Vec<u8>]) -> response::Body {
+        let injected = match self.engine.inject(clock::now(), objects) {
+            Ok(injected) => injected,
+            Err(error) => return api::error(Code::Failed, format!("nothing was taken in: {error}")),
+        };
+        self.settle();
+        let refused = injected.refused.into_iter().map(|(number, kind, reason)| messages::RefusedObject {
+            number: number as u32,
+            kind: kind.to_string(),
+            reason,
+        });
+        response::Body::Injected(messages::Injected {
+            accepted: injected.accepted,
+            known: injected.known,
+            refused: refused.collect(),
+        })
+    }
+
+    /// `gemctl clock accept`.
+    fn accept_clock(&mut self) -> response::Body {
+        let now = clock::now();
+        self.engine.handle(now, Input::AcceptClock);
+        self.state.wall_ms = now.wall.0;
+        self.settle();
+        self.save();
+        self.check_clock();
+        response::Body::Done(messages::Empty {})
+    }
+
     /// `gemctl key rotate GROUP`.
-    fn rotate(&mut self, text: &str) -> response::Body {
+    fn rotate(&mut self, text: &str, emergency: bool) -> response::Body {
         let group: Group = match text.parse() {
             Ok(group) => group,
             Err(why) => return api::error(Code::NotFound, format!("\"{text}\" is {why}")),
@@ -66,7 +98,11 @@ impl Daemon {
             let text = format!("group {group} has no key of this gateway: it is not sealed and sent here");
             return api::error(Code::NotFound, text);
         }
-        self.engine.handle(clock::now(), Input::RotateSek(group));
+        if let Some(why) = self.engine.signing_refusal(clock::now()) {
+            return api::error(Code::Unavailable, format!("no key can be announced: {why}"));
+        }
+        let rotate = if emergency { Input::ReplaceSek(group) } else { Input::RotateSek(group) };
+        self.engine.handle(clock::now(), rotate);
         self.settle();
         let Some(after) = view(&self.engine) else {
             return api::error(Code::Failed, format!("group {group} vanished"));

@@ -29,6 +29,8 @@ pub struct KeyTable {
 pub struct KeyRepairs {
     /// Keys that were missing or altered, and were written again.
     pub written: usize,
+    /// Keys for which there is no room; tried again the next time.
+    pub unfit: usize,
     /// Slots that held something else than a key of ours, and were wiped.
     pub wiped: usize,
     /// Own keys whose counters are gone or fell, so that they must not seal again.
@@ -211,9 +213,13 @@ impl KeyTable {
         let mut repairs = KeyRepairs::default();
         for sek in self.wanted.values() {
             if !self.seks.holds(sek) {
-                repairs.written += 1;
-                self.changed = true;
-                self.seks.insert(sek).map_err(|_| MapError::KeysFull(self.slots()))?;
+                match self.seks.insert(sek) {
+                    Ok(_) => {
+                        repairs.written += 1;
+                        self.changed = true;
+                    }
+                    Err(_) => repairs.unfit += 1,
+                }
             }
         }
         let wanted = &self.wanted;
@@ -432,7 +438,7 @@ mod tests {
         foreign.key_id = KeyId(99);
         foreign.role = SekRole::Seal { counter_block: 0, active: true };
         table.seks.insert(&foreign).unwrap();
-        assert_eq!(table.repair().unwrap(), KeyRepairs { written: 1, wiped: 1, uncounted: 0 });
+        assert_eq!(table.repair().unwrap(), KeyRepairs { written: 1, wiped: 1, ..KeyRepairs::default() });
         assert_eq!(table.seks.find_open(KeyId(2)).unwrap().2.key, [2; 32]);
         assert_eq!(table.seks.iter().count(), 3);
     }

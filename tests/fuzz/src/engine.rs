@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gemcast_engine::Engine;
-use gemcast_engine::config::{Babel, Config, GroupConfig, Node, Protection};
+use gemcast_engine::config::{Babel, Config, GroupConfig, Membership, Node, Protection};
 use gemcast_engine::derive::babel_mac_key;
 use gemcast_engine::input::{Input, Interface, Packet};
 use gemcast_engine::output::Output;
@@ -108,6 +108,9 @@ impl World {
             node: Node { name: "us".into(), signing_seed: Secret::new([1; 32]), agreement_key: Secret::new([1; 32]) },
             bootstrap_keys: vec![Secret::new(BOOTSTRAP_KEY)],
             groups: vec![GroupConfig { group: group(), protection, send: true, receive: true }],
+            administrators: vec![],
+            membership: Membership::Open,
+            clock_floor: UnixMillis(0),
             hello_interval: Duration::from_secs(1),
             update_interval: Duration::from_secs(10),
             sek_lifetime: Duration::from_secs(3600),

@@ -3,7 +3,7 @@
 use super::byzantine::Byzantine;
 use core::time::Duration;
 use gemcast_engine::Engine;
-use gemcast_engine::config::{Babel, Config, GroupConfig, Node, Protection};
+use gemcast_engine::config::{Babel, Config, GroupConfig, Membership, Node, Protection};
 use gemcast_engine::input::{AdoptedKey, Ifindex};
 use gemcast_engine::output::{Event, Output, RouteAction, Transmit};
 use gemcast_engine::secret::Secret;
@@ -125,7 +125,7 @@ impl Host {
             Output::Transit { key_id, ifindex: Some(ifindex) } => drop(self.maps.transit.insert(key_id, ifindex)),
             Output::Transit { key_id, ifindex: None } => drop(self.maps.transit.remove(&key_id)),
             Output::Event(event) => self.events.push(event),
-            Output::InstallGtag { .. } | Output::RemoveGtag { .. } => {}
+            Output::InstallGtag { .. } | Output::RemoveGtag { .. } | Output::Ban { .. } | Output::Persist => {}
         }
         None
     }
@@ -156,6 +156,9 @@ pub(super) fn config(host: usize, member: bool) -> Config {
         node: Node { name: format!("h{host}"), signing_seed: Secret::new(seed), agreement_key: Secret::new(seed) },
         bootstrap_keys: vec![Secret::new(super::byzantine::BOOTSTRAP_KEY)],
         groups: if member { vec![sealed] } else { vec![] },
+        administrators: vec![],
+        membership: Membership::Open,
+        clock_floor: gemcast_engine::time::UnixMillis(0),
         hello_interval: Duration::from_secs(1),
         update_interval: Duration::from_secs(10),
         sek_lifetime: Duration::from_secs(3600),

@@ -18,7 +18,7 @@ impl Origin {
     fn node(&self, version: u64) -> Vec<u8> {
         let signing_key = self.key.public_key().as_ref().try_into().unwrap();
         let mut payload = [0; NodePayload::MAX_LEN];
-        let len = NodePayload { signing_key, agreement_key: [0; 32], name: "n" }.emit(&mut payload);
+        let len = NodePayload { signing_key, agreement_key: [1; 32], name: "n" }.emit(&mut payload);
         self.object(ObjectKind::NODE, 0, version, &payload[..len])
     }
 
@@ -83,7 +83,7 @@ fn a_node_id_belongs_to_its_key() {
     let (origin, stranger) = (Origin::new(1), Origin::new(2));
     let mut payload = [0; NodePayload::MAX_LEN];
     let signing_key = stranger.key.public_key().as_ref().try_into().unwrap();
-    let len = NodePayload { signing_key, agreement_key: [0; 32], name: "n" }.emit(&mut payload);
+    let len = NodePayload { signing_key, agreement_key: [1; 32], name: "n" }.emit(&mut payload);
     let name = ObjectName { origin: origin.id, kind: ObjectKind::NODE, id: 0 };
     let header = ObjectHeader { tombstone: false, name, version: 9, not_after: 1_000_100 };
     let stolen = sign(&stranger.key, &header, &payload[..len]);
@@ -124,7 +124,7 @@ fn room_is_kept_for_our_own_objects_and_for_kinds_that_are_known() {
     assert_eq!(objects.offer(NOW, &own.object(ObjectKind::SEK, 7, 1, b"")), Ok(Offer::Accepted));
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind::SEK, 7, 1, b"")), Err(Refusal::Quota));
     objects.per_origin.insert(other.id, 1);
-    objects.unknown_kinds = MAX_UNKNOWN_KINDS;
+    objects.idle = MAX_IDLE;
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind(9), 7, 1, b"")), Err(Refusal::Quota));
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind::SEK, 7, 1, b"")), Ok(Offer::Accepted));
 }

@@ -1,7 +1,7 @@
 //! SEKs of other nodes: learnt from their objects, installed while they are good, crowded out, wiped.
 
 use super::wrap::unwrap;
-use super::{Learnt, MAX_KEYS_PER_SOURCE, Seks, gak_of};
+use super::{Learnt, MAX_KEYS_PER_SOURCE, Seks};
 use crate::Engine;
 use crate::derive::{self, Traffic};
 use crate::object::{SKEW, Stored};
@@ -48,12 +48,8 @@ impl Engine {
         let Some(stored) = self.objects.get(name) else { return };
         if stored.header.tombstone {
             let key_id = u32::try_from(name.id).map(KeyId).ok();
-            let own = key_id.and_then(|key_id| self.seks.learnt.get(&key_id)).is_some_and(|l| l.origin == name.origin);
             if let Some(key_id) = key_id {
-                self.close_transit(name.origin, key_id);
-            }
-            if let Some(key_id) = key_id.filter(|_| own) {
-                self.wipe(key_id);
+                self.drop_key(name.origin, key_id);
             }
             return;
         }
@@ -70,9 +66,12 @@ impl Engine {
             self.event(Event::KeyIdTaken { origin, key_id });
             return;
         }
+        if !self.rights(origin).send {
+            self.counters.not_entitled += 1;
+            return self.drop_key(origin, key_id);
+        }
         self.open_transit(origin, key_id);
-        let wanted = self.group_config(group).filter(|config| config.receive && gak_of(config, epoch).is_some());
-        let (Some(_), Some(suite)) = (wanted, Suite::from_wire(payload.suite)) else { return };
+        let (true, Some(suite)) = (self.delivers(group, epoch), Suite::from_wire(payload.suite)) else { return };
         if now.wall > not_after + SKEW {
             return;
         }
@@ -136,7 +135,7 @@ impl Engine {
         let &Learnt { origin, group, epoch, suite, not_after, .. } = learnt;
         let stored = self.objects.get(&ObjectName { origin, kind: ObjectKind::SEK, id: u64::from(key_id.0) })?;
         let payload = SekPayload::parse(stored.payload()).ok()?;
-        let gak = gak_of(self.group_config(group)?, epoch)?;
+        let gak = self.gaks.get(group, epoch)?;
         let wrap_key = derive::wrap_key(gak, origin, stored.header.version, key_id, &payload.salt);
         let sek = unwrap(&wrap_key, &payload.wrapped)?;
         let (traffic_key, salt) = Traffic { sek: &sek, gak, suite, group, origin, key_id, epoch }.derive();
@@ -178,12 +177,19 @@ impl Engine {
     pub(crate) fn forget_object(&mut self, stored: &Stored) {
         let name = stored.header.name;
         let Ok(key_id) = u32::try_from(name.id).map(KeyId) else { return };
-        let learnt = self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin == name.origin);
         if name.kind == ObjectKind::SEK {
-            self.close_transit(name.origin, key_id);
+            self.drop_key(name.origin, key_id);
         }
-        if name.kind == ObjectKind::SEK && learnt {
+    }
+
+    /// Neither opens nor relays packets under a key of a node's any more.
+    pub(crate) fn drop_key(&mut self, origin: NodeId, key_id: KeyId) {
+        self.close_transit(origin, key_id);
+        if self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin == origin) {
             self.wipe(key_id);
+        } else if self.seks.adopted.get(&key_id).is_some_and(|key| key.origin == origin) {
+            self.seks.adopted.remove(&key_id);
+            self.outputs.push_back(Output::RemoveKey(key_id));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The rig: nodes, segments that carry their packets with 1 ms delay, one clock.
 
 use crate::Engine;
-use crate::config::{Babel, Config, GroupConfig, Link, Node, Protection};
+use crate::config::{Babel, Config, GroupConfig, Link, Membership, Node, Protection};
+use crate::inject::{InjectError, Injected};
 use crate::input::{AdoptedKey, Ifindex, Input, Interface, Packet};
 use crate::output::{Event, Output, RouteAction};
 use crate::secret::Secret;
@@ -11,7 +12,7 @@ use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, KeyId, Suite};
 use gemcast_proto::wire::babel::{self, Prefix, Tlv};
 use gemcast_proto::wire::gem;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const START_MS: u64 = 1_800_000_000_000;
 const PORT: u16 = 6696;
@@ -30,6 +31,7 @@ pub(super) struct Maps {
     pub(super) gtags: BTreeMap<(Group, Epoch), [u8; 16]>,
     pub(super) routes: BTreeMap<(Prefix, Option<Prefix>), RouteAction>,
     pub(super) transit: BTreeMap<KeyId, Option<Ifindex>>,
+    pub(super) bans: BTreeSet<KeyId>,
 }
 
 pub(super) struct Host {
@@ -96,11 +98,23 @@ pub(super) struct Options {
     pub(super) send: bool,
     pub(super) receive: bool,
     pub(super) member: bool,
+    /// Public keys of administrators.
+    pub(super) administrators: Vec<[u8; 32]>,
+    pub(super) membership: Membership,
+    pub(super) clock_floor: UnixMillis,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { gak: 7, send: true, receive: true, member: true }
+        Self {
+            gak: 7,
+            send: true,
+            receive: true,
+            member: true,
+            administrators: vec![],
+            membership: Membership::Open,
+            clock_floor: UnixMillis(0),
+        }
     }
 }
 
@@ -121,6 +135,9 @@ pub(super) fn config(number: usize, options: &Options) -> Config {
         },
         bootstrap_keys: vec![Secret::new([9; 32])],
         groups: if options.member { vec![sealed] } else { vec![] },
+        administrators: options.administrators.clone(),
+        membership: options.membership,
+        clock_floor: options.clock_floor,
         hello_interval: Duration::from_secs(1),
         update_interval: Duration::from_secs(10),
         sek_lifetime: Duration::from_secs(3600),
@@ -217,6 +234,14 @@ impl Rig {
         self.plug(host);
     }
 
+    /// Hands objects to a host's engine, as its operator does.
+    pub(super) fn inject(&mut self, host: usize, bodies: &[Vec<u8>]) -> Result<Injected, InjectError> {
+        let now = self.time();
+        let injected = self.hosts[host].engine.inject(now, bodies);
+        self.drain(host);
+        injected
+    }
+
     pub(super) fn handle(&mut self, host: usize, input: Input<'_>) {
         let now = self.time();
         self.hosts[host].engine.handle(now, input);
@@ -269,7 +294,10 @@ impl Rig {
                 }
                 Output::RemoveKey(key_id) => {
                     assert!(maps.keys.remove(&key_id).is_some(), "removed and never installed");
-                    assert!(maps.active.values().all(|&active| active != key_id), "removed while active");
+                    let seals = self.hosts[host].engine.groups().iter().any(|group| group.active_key.is_some());
+                    let maps = &mut self.hosts[host].maps;
+                    let active = maps.active.extract_if(.., |_, active| *active == key_id).count();
+                    assert!(active == 0 || !seals, "removed while active, with another to take its place");
                 }
                 Output::InstallGtag { group, epoch, key } => {
                     maps.gtags.insert((group, epoch), *key.expose());
@@ -283,6 +311,14 @@ impl Rig {
                 Output::Transit { key_id, ifindex } => {
                     maps.transit.insert(key_id, ifindex);
                 }
+                Output::Ban { key_id, banned } => {
+                    if banned {
+                        maps.bans.insert(key_id)
+                    } else {
+                        maps.bans.remove(&key_id)
+                    };
+                }
+                Output::Persist => {}
                 Output::Event(event) => self.hosts[host].events.push(event),
             }
         }

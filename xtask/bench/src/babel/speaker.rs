@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gemcast_control::babel::BabelSocket;
 use gemcast_control::clock;
 use gemcast_engine::Engine;
-use gemcast_engine::config::{Babel, Config, GroupConfig, Node, Protection};
+use gemcast_engine::config::{Babel, Config, GroupConfig, Membership, Node, Protection};
 use gemcast_engine::input::{Input, Interface, Originated};
 use gemcast_engine::output::Output;
 use gemcast_engine::secret::Secret;
@@ -66,6 +66,9 @@ pub(crate) fn config(number: u8, domain: &Domain) -> Config {
         },
         bootstrap_keys: vec![domain.bootstrap_key.duplicate()],
         groups: groups.collect(),
+        administrators: vec![],
+        membership: Membership::Open,
+        clock_floor: gemcast_engine::time::UnixMillis(0),
         hello_interval: Duration::from_secs(1),
         update_interval: UPDATE_INTERVAL,
         sek_lifetime: Duration::from_secs(3600),

@@ -1,0 +1,155 @@
+//! Who is one of us: what the administrator revoked, listed, and which node took whose place.
+
+use crate::config::Membership;
+use crate::gak::GATHER;
+use crate::output::{Event, Output};
+use crate::time::{Instant, Now, UnixMillis};
+use crate::timer::Timer;
+use crate::{Engine, object};
+use core::time::Duration;
+use gemcast_proto::id::{KeyId, NodeId};
+use gemcast_proto::wire::gem::kmg::{Rights, RosterPayload, SuccessorPayload};
+use gemcast_proto::wire::gem::{ObjectKind, ObjectName};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Predecessors of a node that are looked through.
+const MAX_SUCCESSIONS: usize = 8;
+/// Keys of revoked nodes that are banned by their id at a time; packets under others find no key.
+const MAX_BANS: usize = 4096;
+/// Rights of a node that is not listed where only listed ones have any.
+const NONE: Rights = Rights { send: false, receive: false, relay: false };
+
+/// The administrator's list, and who stands for whom.
+#[derive(Default)]
+pub(crate) struct Roster {
+    listed: BTreeMap<NodeId, Rights>,
+    predecessors: BTreeMap<NodeId, NodeId>,
+    /// Banned key ids, until their objects would have run out.
+    pub(crate) bans: BTreeMap<KeyId, Instant>,
+}
+
+impl Engine {
+    /// What a node may do. A successor has the rights of the node whose place it took, unless it is listed itself.
+    pub(crate) fn rights(&self, node: NodeId) -> Rights {
+        if self.objects.is_revoked(node) {
+            return NONE;
+        }
+        let mut of = node;
+        for _ in 0..=MAX_SUCCESSIONS {
+            if let Some(rights) = self.roster.listed.get(&of) {
+                return *rights;
+            }
+            match self.roster.predecessors.get(&of) {
+                Some(predecessor) => of = *predecessor,
+                None => break,
+            }
+        }
+        if self.config.membership == Membership::Open { Rights::ALL } else { NONE }
+    }
+
+    /// Which administrators count has changed, or is told for the first time.
+    pub(crate) fn set_administrators(&mut self, now: Now) {
+        let administrators = self.config.administrators.iter().map(object::node_id_of).collect();
+        self.objects.set_administrators(administrators);
+        self.reread_revocations(now);
+        self.reread_roster(now);
+    }
+
+    /// An administrative object, or a successor, is new.
+    pub(crate) fn administer(&mut self, now: Now, name: &ObjectName) {
+        let trusted = name.kind.is_administrative() && self.objects.is_administrator(name.origin);
+        if trusted && name.kind == ObjectKind::REVOKE {
+            self.reread_revocations(now);
+        }
+        if trusted || name.kind == ObjectKind::SUCCESSOR {
+            self.timers.set_by(Timer::Administration, now.mono + GATHER);
+        }
+    }
+
+    /// What administrative objects that came say, all together.
+    pub(crate) fn govern(&mut self, now: Now) {
+        self.reread_roster(now);
+        let transit: Vec<_> = self.seks.transit.iter().map(|(&key_id, (origin, _))| (key_id, *origin)).collect();
+        for (key_id, origin) in transit {
+            if !self.rights(origin).send {
+                self.drop_key(origin, key_id);
+            }
+        }
+        self.survey_packages(now);
+        self.refresh_gaks(now, true);
+        self.outputs.push_back(Output::Persist);
+    }
+
+    fn reread_roster(&mut self, now: Now) {
+        let mut listed = BTreeMap::<NodeId, (u64, Option<Rights>)>::new();
+        for administrator in self.objects.administrators() {
+            for stored in self.objects.of(administrator, ObjectKind::ROSTER) {
+                let (node, version) = (NodeId(stored.header.name.id.to_be_bytes()), stored.header.version);
+                let rights = RosterPayload::parse(stored.payload()).ok().filter(|_| !stored.header.tombstone);
+                let latest = listed.entry(node).or_default();
+                if version >= latest.0 {
+                    *latest = (version, rights.map(|entry| entry.rights));
+                }
+            }
+        }
+        let entry = |(node, (_, rights)): (NodeId, (u64, Option<Rights>))| Some((node, rights?));
+        self.roster.listed = listed.into_iter().filter_map(entry).collect();
+        let successors = self.objects.successors().filter(|stored| !stored.header.tombstone).filter_map(|stored| {
+            let successor = SuccessorPayload::parse(stored.payload()).ok()?;
+            if UnixMillis(successor.not_before_ms) > now.wall + object::SKEW {
+                return None;
+            }
+            Some((object::node_id_of(&successor.signing_key), stored.header.name.origin))
+        });
+        self.roster.predecessors = successors.collect();
+    }
+
+    /// Drops everything of nodes that are revoked now and were not before.
+    fn reread_revocations(&mut self, now: Now) {
+        let mut latest = BTreeMap::<NodeId, (u64, bool)>::new();
+        for administrator in self.objects.administrators() {
+            for stored in self.objects.of(administrator, ObjectKind::REVOKE) {
+                let state = (stored.header.version, !stored.header.tombstone);
+                let node = NodeId(stored.header.name.id.to_be_bytes());
+                let known = latest.entry(node).or_default();
+                *known = state.max(*known);
+            }
+        }
+        let revoked: BTreeSet<_> = latest.iter().filter(|(_, (_, revoked))| *revoked).map(|(node, _)| *node).collect();
+        let was_revoked = self.objects.is_revoked(self.id);
+        let new: Vec<_> = revoked.iter().copied().filter(|&node| !self.objects.is_revoked(node)).collect();
+        for stored in self.objects.set_revoked(revoked) {
+            if stored.header.name.kind == ObjectKind::SEK
+                && let Ok(key_id) = u32::try_from(stored.header.name.id).map(KeyId)
+                && self.origin_of(key_id) == Some(stored.header.name.origin)
+            {
+                self.ban(now, key_id, stored.not_after());
+            }
+            self.forget_object(&stored);
+        }
+        new.into_iter().for_each(|node| self.event(Event::Revoked { node }));
+        if was_revoked && !self.objects.is_revoked(self.id) {
+            self.announce_node(now, now.wall.0);
+        }
+    }
+
+    /// Has the data plane drop every packet under a key, as long as one could be valid.
+    fn ban(&mut self, now: Now, key_id: KeyId, not_after: UnixMillis) {
+        if self.roster.bans.len() < MAX_BANS {
+            let left = Duration::from_millis(not_after.0.saturating_sub(now.wall.0));
+            let until = now.mono + left + object::SKEW;
+            self.roster.bans.insert(key_id, until);
+            self.outputs.push_back(Output::Ban { key_id, banned: true });
+            self.timers.set_by(Timer::Bans, until);
+        }
+    }
+
+    /// Lifts bans that no packet could be valid without.
+    pub(crate) fn lift_bans(&mut self, now: Now) {
+        let over: Vec<_> = self.roster.bans.extract_if(.., |_, until| *until <= now.mono).collect();
+        self.outputs.extend(over.into_iter().map(|(key_id, _)| Output::Ban { key_id, banned: false }));
+        if let Some(&at) = self.roster.bans.values().min() {
+            self.timers.set(Timer::Bans, at);
+        }
+    }
+}
