@@ -299,6 +299,7 @@ impl World {
                 }
                 Output::Event(event) => assert!(!format!("{event:?}").is_empty()),
                 Output::InstallGtag { .. } | Output::RemoveGtag { .. } | Output::Route(_) | Output::Transit { .. } => {}
+                Output::Ban { .. } | Output::Persist => {}
             }
         }
         outputs

@@ -268,7 +268,7 @@ fn messages() -> Vec<Seed> {
     let request = |body| api::Request { body: Some(body) };
     let requests = [
         request(request::Body::Status(api::Empty {})),
-        request(request::Body::RotateKey(api::RotateKey { group: "239.1.1.1".into() })),
+        request(request::Body::RotateKey(api::RotateKey { group: "239.1.1.1".into(), emergency: false })),
     ];
     let error = api::Error { code: 2, message: "no such group".into() };
     let groups = api::Groups { groups: vec![api::Group { group: "239.1.1.1".into(), ..Default::default() }] };
