@@ -2,9 +2,10 @@
 //!
 //! Two ordinary sockets send MPEG-TS over RTP, IPv4 and IPv6; two ordinary sockets receive; an observer listens on the
 //! untrusted segment. On the way the receiving gateway's daemons are restarted, the sending gateway's key is rotated and
-//! the observer forges packets. Every claim is a check with a name; the last line is PASS or FAIL.
+//! the observer forges packets. A second network then has a gateway in its middle that is no member. Every claim is a check with a name; the last line is PASS or FAIL.
 
 mod checks;
+mod hops;
 mod report;
 
 use std::io::{IsTerminal, Write};
@@ -21,6 +22,7 @@ use gemcast_lab::{
 use crate::compile;
 use crate::error::{Error, Result};
 use checks::Checks;
+use hops::Hops;
 use report::{Forged, InterfaceMode, Outcome, Rekey, Restart, Streams};
 
 const V4: &str = "239.1.1.1";
@@ -77,7 +79,10 @@ fn show(seconds: u64) -> LabResult<Outcome> {
     let heard = streams.stop()?;
     story.tell("sending has ended; adding up");
     lab.eventually(5.s(), "counters to settle", || [&a, &b].into_iter().all(is_accounted))?;
-    judge(seconds, &lab, heard, control, data_plane, rekey, forged)
+    let modes = modes(&lab)?;
+    drop(lab);
+    let hops = hops::show(&story)?;
+    Ok(judge(seconds, modes, heard, control, data_plane, rekey, forged, hops))
 }
 
 /// The streams, and everyone who listens.
@@ -192,27 +197,33 @@ fn is_accounted(gateway: &Gateway<'_>) -> bool {
     gateway.interfaces().is_ok_and(|all| all.iter().all(|one| one.received == one.accounted()))
 }
 
+fn modes(lab: &Lab) -> LabResult<Vec<InterfaceMode>> {
+    let mut modes = Vec::new();
+    for gateway in lab.gateways() {
+        for interface in gateway.interfaces()? {
+            modes.push(InterfaceMode::of(gateway.host().name(), interface));
+        }
+    }
+    Ok(modes)
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is one part of the demo")]
 fn judge(
     seconds: u64,
-    lab: &Lab,
+    interfaces: Vec<InterfaceMode>,
     heard: Heard,
     control: Restart,
     data_plane: Restart,
     rekey: Rekey,
     forged: Forged,
-) -> LabResult<Outcome> {
+    hops: Hops,
+) -> Outcome {
     let windows = [data_plane.window];
     let account = |index: usize| {
         let Heard { sent, received, .. } = &heard;
         Account::of(&sent[index], &received[index].stream(1), &windows)
     };
     let streams = Streams { ipv4: account(0), ipv6: account(1) };
-    let mut interfaces = Vec::new();
-    for gateway in lab.gateways() {
-        for interface in gateway.interfaces()? {
-            interfaces.push(InterfaceMode::of(gateway.host().name(), interface));
-        }
-    }
     let mut checks = Checks::default();
     for (name, account, index) in [("IPv4", &streams.ipv4, 0), ("IPv6", &streams.ipv6, 1)] {
         checks.stream(name, account, &heard.sent[index], &heard.received[index]);
@@ -222,7 +233,8 @@ fn judge(
     checks.rekey(&rekey, &heard.capture);
     checks.forged(&forged);
     checks.interfaces(&interfaces);
-    Ok(Outcome::of(seconds, checks, streams, &heard.capture, control, data_plane, rekey, forged, interfaces))
+    checks.hops(&hops);
+    Outcome::of(seconds, checks, streams, &heard.capture, control, data_plane, rekey, forged, interfaces, hops)
 }
 
 /// Tells what happens as it happens, and shows progress in between.

@@ -3,6 +3,7 @@
 use gemcast_lab::{Account, CaptureReport, ReceiverReport, SenderReport};
 use serde::Serialize;
 
+use super::hops::Hops;
 use super::report::{Forged, InterfaceMode, Rekey, Restart, Streams};
 
 /// A claim and whether it held.
@@ -100,6 +101,31 @@ impl Checks {
                 || format!("{} interfaces, {}", interfaces.len(), interfaces.first().map_or("", |one| &one.bind_mode)),
                 |one| format!("{} {}: `{}`", one.gateway, one.name, one.xdp_mode),
             ),
+        );
+    }
+
+    pub(super) fn hops(&mut self, hops: &Hops) {
+        let Hops { hops: links, key_ms, opened_between, stream, cleartext, relearn_ms, heal_ms, crossed } = hops;
+        let Account { sent, delivered, lost, duplicated, reordered, .. } = stream;
+        self.check(
+            "keys over hops: installed at the far end, and nothing opened between",
+            *opened_between == 0,
+            format!("{links} hops, {key_ms} ms after the start, {opened_between} keys opened between"),
+        );
+        self.check(
+            "stream over hops: whole, and nowhere in the clear",
+            *delivered > 0 && *lost + *duplicated + *reordered + *cleartext == 0,
+            format!("{delivered} of {sent}, {cleartext} in the clear"),
+        );
+        self.check(
+            "control daemon crashed, its state deleted: everything learnt again within 5 s",
+            *relearn_ms <= 5000,
+            format!("after {relearn_ms} ms"),
+        );
+        self.check(
+            "network split and healed: delivered under a key made meanwhile within 5 s",
+            *heal_ms <= 5000 && *crossed == 0,
+            format!("after {heal_ms} ms, {crossed} packets crossed the split"),
         );
     }
 }

@@ -6,6 +6,7 @@ use gemcast_lab::{Account, CaptureReport, Interface, Window};
 use serde::Serialize;
 
 use super::checks::{Check, Checks};
+use super::hops::Hops;
 
 /// Everything the demo found. `ok` is its first field.
 #[derive(Debug, Serialize)]
@@ -30,6 +31,7 @@ struct Facts {
     rotation: Rekey,
     forged: Forged,
     interfaces: Vec<InterfaceMode>,
+    hops: Hops,
 }
 
 /// Both streams.
@@ -117,6 +119,7 @@ impl Outcome {
         rotation: Rekey,
         forged: Forged,
         interfaces: Vec<InterfaceMode>,
+        hops: Hops,
     ) -> Self {
         let untrusted = Untrusted {
             frames: capture.frames,
@@ -127,7 +130,8 @@ impl Outcome {
             keys: capture.keys.len(),
         };
         let passed = checks.iter().filter(|check| check.ok).count();
-        let facts = Facts { streams, untrusted, control_restart, data_plane_restart, rotation, forged, interfaces };
+        let facts =
+            Facts { streams, untrusted, control_restart, data_plane_restart, rotation, forged, interfaces, hops };
         let total = checks.len();
         Self { ok: passed == total, passed, total, seconds, error: None, checks, facts: Some(facts) }
     }
@@ -180,6 +184,10 @@ impl Facts {
         line("forged frames injected", self.forged.injected.to_string());
         line("forged frames dropped in XDP", self.forged.dropped_in_xdp.to_string());
         line("data plane restart", format!("{} ms", self.data_plane_restart.window.len_ms()));
+        let Hops { hops, key_ms, relearn_ms, heal_ms, .. } = &self.hops;
+        line(&format!("key installed {hops} hops away, from the start"), format!("{key_ms} ms"));
+        line("everything learnt again after a crash", format!("{relearn_ms} ms"));
+        line("delivered again after a split", format!("{heal_ms} ms"));
         let _ = writeln!(text, "mode: {}\n", modes.join(", "));
     }
 }
