@@ -24,11 +24,25 @@ impl Bucket {
         }
         allowed
     }
+
+    /// Takes so many tokens more, whether or not they are there: what a thing that was allowed turned out to cost.
+    pub(crate) fn charge(&mut self, now: Instant, limit: Limit, tokens: u32) {
+        self.0 = self.0.max(now) + limit.interval * tokens;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_charged_afterwards_has_to_be_paid_off() {
+        let limit = Limit { interval: Duration::from_millis(10), burst: 3 };
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(Instant(100_000), limit));
+        bucket.charge(Instant(100_000), limit, 4);
+        assert!(!bucket.take(Instant(129_000), limit) && bucket.take(Instant(130_000), limit));
+    }
 
     #[test]
     fn a_burst_passes_then_the_rate_holds() {

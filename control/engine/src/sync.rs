@@ -20,6 +20,7 @@ use core::time::Duration;
 use gemcast_proto::id::{KeyId, NodeId};
 use gemcast_proto::wire::babel::Tlv;
 use gemcast_proto::wire::gem::{self, Digest, Entry, ObjectKind, ObjectName, Range, Request, Summary};
+use rand_chacha::rand_core::RngCore;
 use std::collections::BTreeSet;
 
 /// Changes are gathered this long before they are sent.
@@ -46,16 +47,21 @@ const RETRY: Duration = Duration::from_millis(500);
 const RETRY_LOSSY: Duration = Duration::from_millis(150);
 /// Doublings of that wait.
 const RETRY_DOUBLINGS: u32 = 2;
-/// For this long after a comparison began or an object came of it, the table is compared with that neighbour only, so
+/// For this long after a comparison began, went a step further or brought an object, the table is compared with that neighbour only, so
 /// that differences come in once.
 const SESSION: Duration = Duration::from_millis(200);
+/// The same on a link whose round trips are longer.
+const SESSION_MAX: Duration = Duration::from_secs(3);
 /// The same for the wildcard request of the start, and the time until it is repeated.
 const INITIAL_SESSION: Duration = Duration::from_secs(1);
 /// Tries of the wildcard request at the start.
 const INITIAL_TRIES: u8 = 8;
 
-/// Digests, summaries and requests of one neighbour that are answered.
-const QUESTIONS: Limit = Limit { interval: Duration::from_millis(2), burst: 1000 };
+/// Digests, summaries and requests of one neighbour that are answered: two tables of 10,000 objects that have nothing in
+/// common ask each other 4,400.
+const QUESTIONS: Limit = Limit { interval: Duration::from_micros(100), burst: 20_000 };
+/// Objects whose walk costs as much as another question.
+const WALK: u32 = 32;
 /// Objects that a summary may have us walk without counting as a request for everything.
 const CHEAP_RANGE: usize = 256;
 /// Requests of one neighbour for everything that are answered.
@@ -255,7 +261,7 @@ impl Engine {
                 neighbour.peer_table.retries = 0;
                 self.timers.set_by(Timer::Expiry, now.mono);
                 if unicast {
-                    self.session.extend(now.mono, key, SESSION);
+                    self.keep_session(now.mono, key);
                     self.session.initial_done = true;
                     let others: Vec<_> = self.interfaces.keys().copied().filter(|&ifindex| ifindex != key.0).collect();
                     for ifindex in others {
@@ -309,6 +315,8 @@ impl Engine {
         let mine = self.objects.digest(theirs.range);
         if whole {
             peer.digest = Some(theirs);
+        } else {
+            peer.questions.charge(now.mono, QUESTIONS, mine.count / WALK);
         }
         if theirs == mine {
             if whole {
@@ -330,6 +338,7 @@ impl Engine {
             return;
         }
         if !whole {
+            self.keep_session(now.mono, key);
             self.ask(now.mono, key, theirs.range);
         } else if self.asks(key) || !unicast {
             self.compare(now.mono, key);
@@ -342,9 +351,16 @@ impl Engine {
         ours.is_some_and(|ours| ours < key.1)
     }
 
+    /// The comparison with a neighbour goes on: it takes several round trips, each of which may be long.
+    fn keep_session(&mut self, now: Instant, key: NeighbourKey) {
+        let round_trip = self.neighbours.get(&key).and_then(|neighbour| neighbour.round_trip.smoothed());
+        let by = SESSION.max(2 * round_trip.unwrap_or_default()).min(SESSION_MAX);
+        self.session.extend(now, key, by);
+    }
+
     /// Starts the comparison with a neighbour, or has it start.
     fn compare(&mut self, now: Instant, key: NeighbourKey) {
-        self.session.extend(now, key, SESSION);
+        self.keep_session(now, key);
         if !self.asks(key) {
             return self.send_digest(now, key, Range::WHOLE);
         }
@@ -363,7 +379,11 @@ impl Engine {
             let len = Summary::emit(range, entries, &mut body);
             self.push(key.0, Some(key.1), Message::Bytes { kind: gem::SUMMARY, body: body[..len].into() }, now);
         } else {
-            for child in range.children() {
+            // Each time from another one on: what the peer's limit leaves unanswered this time comes first some other time.
+            let mut children: Vec<_> = range.children().collect();
+            let first = self.rng.next_u32() as usize % children.len().max(1);
+            children.rotate_left(first);
+            for child in children {
                 self.send_digest(now, key, child);
             }
         }
@@ -403,6 +423,7 @@ impl Engine {
         if limited || self.session.is_with_other(now.mono, key) {
             return;
         }
+        self.keep_session(now.mono, key);
         let mut lacking: BTreeSet<ObjectName> = self.objects.range(summary.range).map(|s| s.header.name).collect();
         let mut needed = Vec::new();
         for entry in summary.entries() {

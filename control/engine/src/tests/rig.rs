@@ -1,4 +1,4 @@
-//! The rig: nodes, segments that carry their packets with 1 ms delay, one clock.
+//! The rig: nodes, segments that carry their packets with a delay, one clock.
 
 use crate::Engine;
 use crate::config::{Babel, Config, GroupConfig, Link, Membership, Node, Protection};
@@ -86,6 +86,8 @@ pub(super) struct Rig {
     pub(super) segments: Vec<Vec<usize>>,
     links: BTreeMap<(usize, Ifindex), Link>,
     flights: VecDeque<Flight>,
+    /// How long packets travel.
+    pub(super) delay: Duration,
     pub(super) wire: Vec<Sent>,
     /// Decides which packets are lost: sender, receiver, time.
     pub(super) loses: Box<dyn FnMut(usize, usize, Instant) -> bool>,
@@ -171,6 +173,7 @@ impl Rig {
             segments: segments.iter().map(|members| members.to_vec()).collect(),
             links: BTreeMap::new(),
             flights: VecDeque::new(),
+            delay: Duration::from_millis(1),
             wire: vec![],
             loses: Box::new(|_, _, _| false),
             no_multicast: vec![],
@@ -264,7 +267,7 @@ impl Rig {
                         };
                         if to != host && meant && !(self.loses)(host, to, self.now) {
                             self.flights.push_back(Flight {
-                                arrives: self.now + Duration::from_millis(1),
+                                arrives: self.now + self.delay,
                                 to,
                                 ifindex: transmit.ifindex,
                                 source: transmit.source,

@@ -1,6 +1,7 @@
 //! How objects reach everyone who is to have them.
 
-use super::rig::{Options, Rig, group, members};
+use super::rig::{Options, Rig, config, group, members};
+use crate::config::GroupConfig;
 use crate::input::Input;
 use crate::output::Event;
 use core::time::Duration;
@@ -177,10 +178,30 @@ fn a_thousand_objects_reach_a_newcomer_in_seconds() {
 #[test]
 fn a_stranger_without_the_bootstrap_key_is_not_heard() {
     let mut rig = Rig::new(members(2), &[&[0, 1]]);
-    let mut stranger = super::rig::config(1, &Options::default());
+    let mut stranger = config(1, &Options::default());
     stranger.bootstrap_keys = vec![crate::secret::Secret::new([66; 32])];
     rig.handle(1, Input::Reconfigure(Box::new(stranger)));
     rig.run(5 * SECOND);
     assert!(rig.hosts[0].engine.neighbours().is_empty() && !rig.opens(0, 1));
     assert!(rig.hosts[0].engine.counters.refused_mac > 0);
+}
+
+#[test]
+fn large_tables_that_have_nothing_in_common_become_equal_over_slow_links() {
+    // The relay in the middle comes up empty, and its neighbours' limits on questions must not let it starve.
+    for (delay_ms, groups) in [(1, 2_500), (150, 500)] {
+        let relay = Options { member: false, ..Options::default() };
+        let mut rig = Rig::new([relay].into_iter().chain(members(4)), &[&[0, 1], &[0, 2], &[0, 3], &[0, 4]]);
+        rig.delay = Duration::from_millis(delay_ms);
+        for host in 1..5 {
+            let mut new = config(host, &Options::default());
+            let one = |n: u32| GroupConfig {
+                group: format!("239.2.{}.{}", n / 256, n % 256).parse().unwrap(),
+                ..config(host, &Options::default()).groups.remove(0)
+            };
+            new.groups.extend((0..groups).map(one));
+            rig.handle(host, Input::Reconfigure(Box::new(new)));
+        }
+        rig.run_until(60 * SECOND, |rig| rig.tables_equal() && rig.objects(0) > 4 * groups);
+    }
 }

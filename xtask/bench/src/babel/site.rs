@@ -18,7 +18,7 @@ const HOSTS: [&str; NEIGHBOURS] = ["n1", "n2", "n3", "n4"];
 /// How often progress is looked at: how exactly times are seen.
 const LOOK: Duration = Duration::from_millis(5);
 /// A transfer that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The lab, with nothing running.
 pub(crate) struct Site {
@@ -36,7 +36,7 @@ pub(crate) struct Turn {
     pub(crate) first_route_s: f64,
     /// To the last one.
     pub(crate) last_route_s: f64,
-    /// Until its objects were the neighbours'.
+    /// Until it had every object.
     pub(crate) objects_s: Option<f64>,
     /// CPU time from its start to then.
     pub(crate) transfer_cpu_s: f64,
@@ -74,13 +74,21 @@ impl Site {
         write(&gateway.config_file(), &(self.config.clone() + &(0..groups).map(group).collect::<String>()))
     }
 
-    /// Starts the neighbours.
+    /// Starts the neighbours, and has them get each other's objects through a first gemcastd.
     pub(crate) fn neighbours(&self, load: Load) -> Result<Vec<Speaker>> {
         let key = keyfile::read_key(&bootstrap_key(self.lab.gateway("dut"))).map_err(std::io::Error::other);
         let bootstrap_key = key.map_err(|error| Error::Io("reading the bootstrap key".into(), error))?;
         let domain = Domain { bootstrap_key, gak: self.gak.duplicate(), load };
         let hosts = (1..).zip(HOSTS).map(|(number, name)| Speaker::start(self.lab.host(name), number, &domain));
-        hosts.collect()
+        let neighbours: Vec<_> = hosts.collect::<Result<_>>()?;
+        if load.groups > 0 {
+            let _router = Router::start(Make::Gemcastd, self.lab.gateway("dut"))?;
+            let others = u64::from(load.objects() - load.groups);
+            self.lab.eventually(PATIENCE, "neighbours to have each other's objects", || {
+                neighbours.iter().all(|neighbour| neighbour.accepted() >= others)
+            })?;
+        }
+        Ok(neighbours)
     }
 
     /// One life of a router: it starts with nothing, takes everything over, then nothing changes.
@@ -90,8 +98,7 @@ impl Site {
         let router = Router::start(make, gateway)?;
         let (mut first_route, mut last_route, mut objects, mut transfer_cpu_s) = (None, None, None, None);
         let wants_objects = load.groups > 0;
-        // In the first turn the neighbours get each other's objects through it, too.
-        while transfer_cpu_s.is_none() || (wants_objects && !neighbours.iter().all(Speaker::is_synchronised)) {
+        while transfer_cpu_s.is_none() {
             std::thread::sleep(LOOK);
             let (elapsed, routes) = (start.elapsed(), prefixes(gateway)?.saturating_sub(self.kernel_prefixes));
             if routes > 0 {
@@ -100,7 +107,7 @@ impl Site {
             if routes >= load.routes {
                 last_route.get_or_insert(elapsed);
             }
-            if neighbours.iter().any(Speaker::is_synchronised) {
+            if wants_objects && accepted(gateway) >= u64::from(load.objects()) {
                 objects.get_or_insert(elapsed);
             }
             if last_route.is_some() && (!wants_objects || objects.is_some()) {
@@ -120,13 +127,20 @@ impl Site {
         Ok(Turn {
             first_route_s: seconds(first_route),
             last_route_s: seconds(last_route),
-            objects_s: objects.filter(|_| wants_objects).map(|time| time.as_secs_f64()),
+            objects_s: objects.map(|time| time.as_secs_f64()),
             transfer_cpu_s: transfer_cpu_s.unwrap_or_default(),
             interval_cpu_s: per_interval(machine::running_time_of(router.pid) - cpu_before),
             interval_packets: per_interval((received() - packets_before) as f64),
             resident_kib: machine::resident_kib(router.pid) as f64,
         })
     }
+}
+
+/// Objects that a gateway's gemcastd accepted; none while it does not answer yet.
+fn accepted(gateway: Gateway<'_>) -> u64 {
+    // The answer is there even though the status is degraded, without a data plane.
+    let status = gateway.gemctl(&["status"]).unwrap_or_default();
+    status["control"]["counters"]["objects_accepted"].as_u64().unwrap_or(0)
 }
 
 /// IPv4 prefixes that a gateway's kernel routes. The statistics of its table are quicker read than the table.

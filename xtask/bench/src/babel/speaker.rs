@@ -13,7 +13,6 @@ use gemcast_engine::config::{Babel, Config, GroupConfig, Membership, Node, Prote
 use gemcast_engine::input::{Input, Interface, Originated};
 use gemcast_engine::output::Output;
 use gemcast_engine::secret::Secret;
-use gemcast_engine::view::SyncState;
 use gemcast_lab::Host;
 use gemcast_proto::id::{Epoch, Group, Suite};
 use gemcast_proto::wire::babel::Prefix;
@@ -88,8 +87,8 @@ pub(crate) struct Speaker {
 /// What a speaker tells about itself.
 #[derive(Default)]
 struct Shown {
-    /// Its one neighbour has the objects that it has.
-    synchronised: AtomicBool,
+    /// Objects of others that it accepted.
+    accepted: AtomicU64,
     /// Babel packets it took in.
     received: AtomicU64,
 }
@@ -112,8 +111,9 @@ impl Speaker {
         Ok(Self { stop, shown, thread: Some(thread) })
     }
 
-    pub(crate) fn is_synchronised(&self) -> bool {
-        self.shown.synchronised.load(Ordering::Relaxed)
+    /// Objects of others that it has accepted so far.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.shown.accepted.load(Ordering::Relaxed)
     }
 
     /// Babel packets it has taken in so far.
@@ -149,8 +149,7 @@ fn speak(mut socket: BabelSocket, config: Config, info: Interface, routes: u32, 
             engine.handle_timeout(now);
         }
         send(&mut engine, &socket);
-        let equal = engine.neighbours().iter().any(|neighbour| neighbour.up && neighbour.sync == SyncState::Equal);
-        shown.synchronised.store(equal, Ordering::Relaxed);
+        shown.accepted.store(engine.counters.objects_accepted, Ordering::Relaxed);
         shown.received.store(engine.counters.packets_received, Ordering::Relaxed);
         let wait = engine.next_deadline().map_or(ATTENTION, |deadline| deadline - clock::now().mono).min(ATTENTION);
         let wait = Timespec::try_from(wait).expect("20 ms at most");
