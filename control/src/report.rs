@@ -204,18 +204,17 @@ impl Report<'_> {
             let view = views.get(&rule.group);
             let flow = flows.remove(&rule.group).unwrap_or_default();
             let next = view.and_then(|view| view.next_key);
-            let (protection, suite, epochs) = match &rule.protection {
-                Protection::None => ("none", String::new(), Vec::new()),
-                Protection::Sealed { suite, gaks } => {
-                    let epochs = gaks.iter().map(|(epoch, _)| u32::from(epoch.0)).collect();
-                    ("sealed", suite.name().to_owned(), epochs)
-                }
+            let (protection, suite) = match &rule.protection {
+                Protection::None => ("none", String::new()),
+                Protection::Sealed { suite, .. } => ("sealed", suite.name().to_owned()),
             };
+            // Not as configured: packages bring epochs, and end others.
+            let epochs = view.map(|view| view.epochs.iter().map(|epoch| u32::from(epoch.0)).collect());
             api::Group {
                 group: rule.group.to_string(),
                 protection: protection.into(),
                 suite,
-                epochs,
+                epochs: epochs.unwrap_or_default(),
                 ports: rule.ports.iter().map(|&port| port.into()).collect(),
                 sources: rule.sources.iter().map(ToString::to_string).collect(),
                 send: rule.send,

@@ -19,6 +19,11 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How much of something a test does: as the environment variable says, or else as much as a run of all tests has time for.
+pub(crate) fn scale(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
 /// A constant address.
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("a constant address")

@@ -1,0 +1,209 @@
+//! R1: the administrator changes a group key and cuts a gateway off, while a stream runs. Who stays a member loses
+//! nothing; who is cut off hears nothing more. And many changes, one after the other, over a link that loses what the
+//! gateways tell each other.
+//!
+//! `GEMCAST_ROTATIONS=200 GEMCAST_KPPS=50` makes the last one long: 200 source keys and 20 group keys at 50,000 packets a
+//! second, five minutes. Without them it is 10 source keys and a group key at 20,000.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{GROUPS, PORT, ip, keys_in_state, scale, turn, wait_accounted};
+use gemcast_lab::{Account, Gateway, Lab, Options, PAYLOAD_LEN, Result, Seconds, Stream, Topology};
+
+/// What a busy machine drops, and keys have nothing to do with.
+const LOAD: [&str; 3] = ["ring_full", "no_frame", "tx_ring_full"];
+
+/// Epochs of the group that a gateway accepts.
+fn epochs(gateway: &Gateway<'_>) -> Vec<u64> {
+    let listed = gateway.gemctl(&["group", "list"]).unwrap_or_default();
+    let group = listed["groups"].as_array().into_iter().flatten().find(|group| group["group"] == GROUPS[0]);
+    let epochs = group.and_then(|group| group["epochs"].as_array().cloned()).unwrap_or_default();
+    epochs.iter().filter_map(serde_json::Value::as_u64).collect()
+}
+
+/// Node id of a gateway by its name.
+fn node_id(seen_by: &Gateway<'_>, name: &str) -> String {
+    let listed = seen_by.gemctl(&["node", "list"]).unwrap_or_default();
+    let node = listed["nodes"].as_array().into_iter().flatten().find(|node| node["name"] == name).cloned();
+    node.expect("a known node")["id"].as_str().expect("an id").to_owned()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the lab's paths are text")
+}
+
+/// A stream of that many thousand packets a second.
+fn stream(kpps: u64) -> Stream {
+    Stream::to(ip(GROUPS[0])).bits_per_second(kpps * 1000 * PAYLOAD_LEN as u64 * 8)
+}
+
+/// What these gateways dropped so far, by reason, but for what a busy machine drops.
+fn dropped(gateways: &[Gateway<'_>]) -> BTreeMap<String, u64> {
+    let mut dropped = BTreeMap::new();
+    for interface in gateways.iter().flat_map(|gateway| gateway.interfaces().unwrap_or_default()) {
+        for (reason, frames) in interface.dropped.into_iter().filter(|(reason, _)| !LOAD.contains(&reason.as_str())) {
+            *dropped.entry(reason).or_default() += frames;
+        }
+    }
+    dropped
+}
+
+/// Raises gateways that were told of an administrator; returns the lab and the directory of its keys, with the file
+/// `members`.
+fn administered(instance: &str, topology: Topology, keys: &str) -> Result<(Lab, PathBuf)> {
+    let lab = Lab::up(topology, Options::new(instance).config(&format!("[keys]\n{keys}")).without_daemons())?;
+    lab.make_identities()?;
+    let dir = lab.gateway("a").directory().join("kmg");
+    let made = lab.gateway("a").gemctl(&["kmg", "init", "--out", text(&dir)])?;
+    for gateway in lab.gateways() {
+        let (file, key) = (gateway.config_file(), &made["public_key"]);
+        let config = fs::read_to_string(&file).expect("the lab's configuration");
+        fs::write(&file, config.replace("[domain]", &format!("[domain]\nkmg = {key}"))).expect("the lab's directory");
+    }
+    lab.start()?;
+    lab.wait_converged(30.s())?;
+    let exported = lab.gateway("a").gemctl_output(&["node", "export"])?;
+    fs::write(dir.join("members"), exported.stdout).expect("the lab's directory");
+    Ok((lab, dir))
+}
+
+/// Makes a package with a new key of the group's.
+fn package(gateway: &Gateway<'_>, dir: &Path, epoch: u64, more: &[&str]) -> Result<PathBuf> {
+    let [key, members, out] = ["kmg.key", "members", &format!("{epoch}.gem")].map(|name| dir.join(name));
+    let fixed = ["kmg", "package", "--key", text(&key), "--members", text(&members), "--group", GROUPS[0]];
+    gateway.gemctl(&[&fixed[..], &["--epoch", &epoch.to_string(), "--out", text(&out)], more].concat())?;
+    Ok(out)
+}
+
+/// Key that a gateway seals the group with, and its epoch.
+fn active(gateway: &Gateway<'_>) -> (String, u64) {
+    let listed = gateway.gemctl(&["key", "list"]).unwrap_or_default();
+    let mut keys = listed["keys"].as_array().into_iter().flatten();
+    let key = keys.find(|key| key["state"] == "active" && key["group"] == GROUPS[0]);
+    key.map(|key| (key["key_id"].to_string(), key["epoch"].as_u64().unwrap_or_default())).unwrap_or_default()
+}
+
+#[test]
+fn r1_a_new_group_key_loses_no_packet_and_who_is_cut_off_hears_nothing_after_five_seconds() -> Result<()> {
+    let _turn = turn();
+    let (lab, dir) = administered("t-r1", Topology::trio(), "announce_lead = \"2s\"\noverlap = \"1s\"")?;
+    let [a, b, c] = ["a", "b", "c"].map(|name| lab.gateway(name));
+    let group = ip(GROUPS[0]);
+    let receivers = [lab.host("host-b").receive(group, PORT, None)?, lab.host("host-c").receive(group, PORT, None)?];
+    let before = dropped(&[a, b]);
+    let sender = lab.host("host-a").send(stream(10))?;
+    lab.eventually(10.s(), "the stream to arrive", || receivers.iter().all(|receiver| receiver.delivered() > 200))?;
+
+    // A planned change, handed to one gateway that is not the source.
+    let planned = package(&a, &dir, 2, &["--activate-at", "in 4s"])?;
+    b.gemctl(&["kmg", "inject", text(&planned)])?;
+    lab.eventually(20.s(), "the source to send with the new key", || active(&a).1 == 2)?;
+    let delivered = receivers.each_ref().map(|receiver| receiver.delivered());
+    lab.eventually(10.s(), "the stream to go on", || {
+        receivers.iter().zip(delivered).all(|(receiver, before)| receiver.delivered() > before + 2_000)
+    })?;
+
+    // Cut off in one go: a package without c, and its revocation.
+    let without = package(&a, &dir, 3, &["--emergency", "--without", "c"])?;
+    let (cut_off, key, revocation) = (node_id(&a, "c"), dir.join("kmg.key"), dir.join("revoke.gem"));
+    a.gemctl(&["kmg", "revoke", "--key", text(&key), &cut_off, "--out", text(&revocation)])?;
+    let injected = Instant::now();
+    a.gemctl(&["kmg", "inject", text(&without)])?;
+    a.gemctl(&["kmg", "inject", text(&revocation)])?;
+    let is_over = || epochs(&a) == [3] && epochs(&b) == [3];
+    lab.eventually(5.s().saturating_sub(injected.elapsed()), "the epochs before to be over", is_over)?;
+    assert!(injected.elapsed() < Duration::from_secs(5));
+    let [b_heard, c_heard] = receivers.each_ref().map(|receiver| receiver.delivered());
+    lab.eventually(10.s(), "the stream to go on for b", || receivers[0].delivered() > b_heard + 5_000)?;
+    assert_eq!(receivers[1].delivered(), c_heard, "c opens nothing any more");
+    assert!(keys_in_state(&c, "opening").is_empty() && !keys_in_state(&b, "opening").is_empty());
+
+    let sent = sender.stop();
+    let [b_report, _] = receivers.map(|receiver| receiver.finish(200.ms()));
+    wait_accounted(&lab)?;
+    assert_eq!(dropped(&[a, b]), before, "no change of keys costs a packet");
+    let account = Account::of(&sent, &b_report.stream(1), &[]);
+    assert_eq!((account.duplicated, b_report.corrupt), (0, 0), "{account:?}");
+    assert!(account.lost * 100 < account.sent, "more is lost than a busy machine loses: {account:?}");
+    assert!(b.directory().join("state/administration.gem").exists());
+    Ok(())
+}
+
+/// Takes what the gateways multicast to each other away for a tenth of a second out of every second, now from one and
+/// now from the other: far worse than one packet in a hundred, as all that belongs together is gone. Returns how often.
+fn deafen(lab: &Lab, ports: [&str; 2], stop: &AtomicBool) -> Result<u64> {
+    let switch = lab.host("switch");
+    let mut times = 0;
+    for port in ports.iter().cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let place = ["dev", "br-wan", "port", port, "grp", "ff02::1:6"];
+        // Fails while the port has not told that it wants the group, and then is tried the next time.
+        if switch.run(&[&["bridge", "mdb", "del"][..], &place].concat()).is_ok() {
+            std::thread::sleep(100.ms());
+            // Fails when the port has told so itself by now.
+            switch.output(&[&["bridge", "mdb", "add"][..], &place, &["temp"]].concat())?;
+            times += 1;
+        }
+        std::thread::sleep(900.ms());
+    }
+    Ok(times)
+}
+
+#[test]
+fn r1_any_number_of_rotations_loses_no_packet() -> Result<()> {
+    let _turn = turn();
+    let (rotations, kpps) = (scale("GEMCAST_ROTATIONS", 10), scale("GEMCAST_KPPS", 20));
+    let (lab, dir) = administered("t-r1-many", Topology::pair(), "announce_lead = \"500ms\"\noverlap = \"500ms\"")?;
+    let [a, b] = ["a", "b"].map(|name| lab.gateway(name));
+    let receiver = lab.host("receiver").receive(ip(GROUPS[0]), PORT, None)?;
+    let before = dropped(&[a, b]);
+    let sender = lab.host("source").send(stream(kpps))?;
+    lab.eventually(10.s(), "the stream to arrive", || receiver.delivered() > 200)?;
+
+    let (stop, deaf) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut group_keys = 0;
+    std::thread::scope(|scope| -> Result<()> {
+        let loss =
+            scope.spawn(|| deafen(&lab, ["wan-a", "wan-b"], &stop).map(|times| deaf.store(times, Ordering::Relaxed)));
+        let mut rotate = || -> Result<()> {
+            for rotation in 1..=rotations {
+                let (key, epoch) = active(&a);
+                if rotation % 10 == 0 {
+                    group_keys += 1;
+                    let made = package(&a, &dir, epoch + 1, &["--activate-at", "in 2s"])?;
+                    // Handed to either gateway in turn.
+                    [b, a][group_keys % 2].gemctl(&["kmg", "inject", text(&made)])?;
+                    lab.eventually(30.s(), "the new group key", || active(&a).1 == epoch + 1)?;
+                } else {
+                    a.gemctl(&["key", "rotate", GROUPS[0]])?;
+                    lab.eventually(30.s(), "the new source key", || active(&a).0 != key)?;
+                }
+            }
+            Ok(())
+        };
+        let rotated = rotate();
+        stop.store(true, Ordering::Relaxed);
+        loss.join().expect("no panic")?;
+        rotated
+    })?;
+
+    let sent = sender.stop();
+    let report = receiver.finish(200.ms());
+    wait_accounted(&lab)?;
+    let account = Account::of(&sent, &report.stream(1), &[]);
+    let (keys, deaf) = (rotations - group_keys as u64, deaf.into_inner());
+    println!("{keys} source keys, {group_keys} group keys, deaf {deaf} times: {account:?}");
+    assert!(deaf > 0, "control traffic was disturbed");
+    assert_eq!(dropped(&[a, b]), before, "no rotation costs a packet");
+    assert_eq!((account.duplicated, report.corrupt), (0, 0), "{account:?}");
+    assert!(account.lost * 20 < account.sent, "more is lost than a busy machine loses: {account:?}");
+    Ok(())
+}
