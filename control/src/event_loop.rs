@@ -31,8 +31,9 @@ use gemcast_proto::id::Group;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
+use std::mem::Discriminant;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -136,6 +137,8 @@ pub struct Daemon {
     save_at: Instant,
     send_failures: Throttle,
     refusals: Throttle,
+    /// By kind of event.
+    alarms: HashMap<Discriminant<Event>, Throttle>,
     // Last, so that the lock is the last thing to go.
     instance: Instance,
 }
@@ -213,6 +216,7 @@ impl Daemon {
             save_at: started,
             send_failures: Throttle::default(),
             refusals: Throttle::default(),
+            alarms: HashMap::new(),
             instance,
         };
         if let Some(error) = lost {
@@ -518,8 +522,17 @@ impl Daemon {
     /// What a stranger can cause at will is held back beyond a few.
     fn on_event(&mut self, event: &Event) {
         let mut entry = Entry::of(event, &self.interfaces);
-        if matches!(event, Event::Refused { .. }) {
-            let Some(held_back) = self.refusals.permit(Instant::now()) else { return };
+        let provoked = matches!(
+            event,
+            Event::Refused { .. }
+                | Event::Conflict { .. }
+                | Event::KeyIdTaken { .. }
+                | Event::ObjectsMissing { .. }
+                | Event::IdentityConflict { .. }
+        );
+        if provoked {
+            let throttle = self.alarms.entry(std::mem::discriminant(event)).or_default();
+            let Some(held_back) = throttle.permit(Instant::now()) else { return };
             entry = entry.with("held_back", held_back);
         }
         self.record(entry);

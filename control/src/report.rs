@@ -148,6 +148,15 @@ impl Report<'_> {
                 problems.push(problem("multicast_lost", subject, text, fix));
             }
         }
+        if let Some(conflict) = self.engine.identity_conflict(self.mono) {
+            let (address, interface) = (conflict.address.to_canonical(), self.interfaces.name(conflict.ifindex));
+            let text = format!(
+                "another gateway announces our identity, by way of {address} on {interface}; corrected {} times",
+                conflict.corrections
+            );
+            let fix = "give each gateway a node key of its own: gemctl key generate node";
+            problems.push(problem("identity_conflict", self.engine.node_id(), text, fix));
+        }
         for interface in self.interfaces.iter().filter(|interface| interface.config.link.unauthenticated) {
             let text = "mac = false: anyone on the link can change routes";
             let fix = "remove it as soon as the routers there know RFC 8967";
@@ -421,7 +430,12 @@ impl Report<'_> {
             ("seks_made", counters.seks_made),
             ("seks_installed", counters.seks_installed),
             ("unwrap_failed", counters.unwrap_failed),
+            ("refused_checks", counters.refused_checks),
             ("refused_routes", counters.refused_routes),
+            ("refused_requests", counters.refused_requests),
+            ("refused_acks", counters.refused_acks),
+            ("messages_dropped", counters.messages_dropped),
+            ("delayed_corrections", counters.delayed_corrections),
             ("unfeasible_updates", counters.unfeasible_updates),
             ("seqno_requests_sent", counters.seqno_requests_sent),
             ("kernel_routes", self.routes.installed() as u64),

@@ -79,7 +79,7 @@ impl Engine {
                     injected.accepted += 1;
                     self.timers.set_by(Timer::Expiry, now.mono);
                     self.flood_own(now.mono, header.name);
-                    self.object_changed(now, &header);
+                    self.object_changed(now, None, &header);
                 }
                 Ok(Offer::Repeated | Offer::Outdated | Offer::Conflict { replaced: false }) => injected.known += 1,
                 Err(refusal) => injected.refused.push((at + 1, header.name.kind, refusal.to_string())),

@@ -3,6 +3,7 @@
 use crate::input;
 use crate::mac::INDEX_LEN;
 use crate::peer::Peer;
+use crate::rate::Bucket;
 use crate::route::Destination;
 use crate::time::Instant;
 use core::cmp::Reverse;
@@ -43,12 +44,14 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Adds a message that is to leave at `at` at the latest.
-    pub(crate) fn push(&mut self, message: Message, at: Instant) {
-        if self.messages.len() < MAX_PENDING {
+    /// Adds a message that is to leave at `at` at the latest. Returns whether there was room.
+    pub(crate) fn push(&mut self, message: Message, at: Instant) -> bool {
+        let room = self.messages.len() < MAX_PENDING;
+        if room {
             self.messages.push_back(message);
             self.at = Some(self.at.map_or(at, |old| old.min(at)));
         }
+        room
     }
 }
 
@@ -119,6 +122,8 @@ pub(crate) struct Interface {
     pub(crate) peers: BTreeMap<Ipv6Addr, Peer>,
     /// Neighbours that get by unicast what goes to the multicast group.
     pub(crate) copies: BTreeSet<Ipv6Addr>,
+    /// Limits the signatures that are checked for it.
+    pub(crate) checks: Bucket,
     /// Objects being flooded.
     pub(crate) flood: Repeats<ObjectName>,
     /// Destinations whose change is being told.
@@ -169,14 +174,15 @@ impl Interface {
         }
     }
 
-    /// Queues a message for a neighbour, or for all of them; it leaves by `at`.
-    pub(crate) fn push(&mut self, destination: Option<Ipv6Addr>, message: Message, at: Instant) {
+    /// Queues a message for a neighbour, or for all of them; it leaves by `at`. Returns how many had no room for it.
+    pub(crate) fn push(&mut self, destination: Option<Ipv6Addr>, message: Message, at: Instant) -> u64 {
+        let mut dropped = 0;
         if destination.is_none() {
             for &copy in &self.copies {
-                self.unicast.entry(copy).or_default().push(message.clone(), at);
+                dropped += u64::from(!self.unicast.entry(copy).or_default().push(message.clone(), at));
             }
         }
-        self.outbox(destination).push(message, at);
+        dropped + u64::from(!self.outbox(destination).push(message, at))
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {

@@ -10,6 +10,7 @@
 pub mod config;
 pub mod derive;
 mod gak;
+mod identity;
 pub mod inject;
 pub mod input;
 mod interface;
@@ -37,18 +38,20 @@ pub mod view;
 
 use crate::config::{Config, Protection};
 use crate::gak::Gaks;
+use crate::identity::Corrections;
 use crate::input::{Ifindex, Input};
 use crate::interface::Interface;
 use crate::neighbour::Neighbour;
 use crate::object::Objects;
 use crate::output::{Event, Output};
-use crate::rate::Bucket;
+use crate::rate::{Bucket, Limit};
 use crate::roster::Roster;
 use crate::routing::{HOUSEKEEPING, Routing};
 use crate::sek::Seks;
 use crate::sync::{NeighbourKey, Session};
 use crate::time::{Instant, Now, UnixMillis};
 use crate::timer::{Timer, Timers};
+use core::mem::Discriminant;
 use core::net::Ipv6Addr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -57,13 +60,16 @@ use gemcast_proto::wire::gem::{NodePayload, ObjectHeader, ObjectKind, ObjectName
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Validity of our NODE object; it is made anew halfway.
 const NODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// When signing was refused, it is tried again after this.
 const SIGNING_RETRY: Duration = Duration::from_secs(1);
+
+/// Alarms of one kind told to the operator; all are counted.
+const ALARMS: Limit = Limit { interval: Duration::from_millis(200), burst: 20 };
 
 /// A wall clock that moved this far against the monotonic one was set.
 const CLOCK_STEP_MS: u64 = 30_000;
@@ -93,8 +99,9 @@ pub struct Engine {
     timers: Timers,
     /// Wall clock less monotonic clock, in milliseconds.
     clock_offset: i64,
-    /// Limits how many refusals become events.
-    refusals: Bucket,
+    /// Limits how many alarms of each kind become events.
+    alarms: HashMap<Discriminant<Event>, Bucket>,
+    corrections: Corrections,
     outputs: VecDeque<Output>,
     /// What was counted since the start.
     pub counters: view::Counters,
@@ -129,7 +136,8 @@ impl Engine {
             signing_refused: false,
             timers: Timers::default(),
             clock_offset: now.clock_offset(),
-            refusals: Bucket::default(),
+            alarms: HashMap::new(),
+            corrections: Corrections::default(),
             outputs: VecDeque::new(),
             counters: view::Counters::default(),
             config,
@@ -186,6 +194,7 @@ impl Engine {
                 Timer::InitialSync => self.retry_initial_sync(now),
                 Timer::Routes => self.expire_routes(now),
                 Timer::Requests => self.resend_requests(now),
+                Timer::Identity => self.correct_identity(now),
                 Timer::Housekeeping => self.housekeep(now),
                 Timer::Administration => self.govern(now),
                 Timer::Gaks => self.refresh_gaks(now, false),
@@ -233,12 +242,11 @@ impl Engine {
         self.timers.set(Timer::NodeRefresh, now.mono + again);
     }
 
-    /// An object that came in from a neighbour changed the table.
-    fn object_changed(&mut self, now: Now, header: &ObjectHeader) {
+    /// An object that came in, from a neighbour or from the operator, changed the table.
+    fn object_changed(&mut self, now: Now, by: Option<NeighbourKey>, header: &ObjectHeader) {
         let name = header.name;
-        if name.kind == ObjectKind::NODE && name.origin == self.id {
-            // Something of ours from before a restart, made when our clock was ahead. Ours has to be the last word.
-            self.announce_node(now, header.version.saturating_add(1));
+        if let (Some(by), ObjectKind::NODE) = (by.filter(|_| name.origin == self.id), name.kind) {
+            self.identity_contested(now, by);
         }
         match name.kind {
             ObjectKind::SEK => self.learn(now, &name),
@@ -272,6 +280,13 @@ impl Engine {
         self.set_administrators(now);
         // Groups may be new that packages were there for.
         self.govern(now);
+    }
+
+    /// Tells something that a neighbour can cause at will, unless too much of its kind is told already.
+    fn alarm(&mut self, now: Now, event: Event) {
+        if self.alarms.entry(core::mem::discriminant(&event)).or_default().take(now.mono, ALARMS) {
+            self.event(event);
+        }
     }
 
     fn event(&mut self, event: Event) {

@@ -114,6 +114,8 @@ pub(crate) struct Neighbour {
     pub(crate) dumps: Bucket,
     /// Limits its requests about single routes.
     pub(crate) route_requests: Bucket,
+    /// Limits its requests for acknowledgements.
+    pub(crate) acks: Bucket,
     /// Cost of the link that the selected routes were chosen with.
     pub(crate) applied_cost: u16,
     /// Our unicast Hellos to it, when they are sent and it is no configured peer.
@@ -141,6 +143,7 @@ impl Neighbour {
             peer_table: PeerTable::default(),
             dumps: Bucket::default(),
             route_requests: Bucket::default(),
+            acks: Bucket::default(),
             applied_cost: INFINITY,
             unicast_seqno: Seqno(0),
             wireless,

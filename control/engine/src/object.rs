@@ -205,6 +205,13 @@ impl Objects {
         self.nodes.iter()
     }
 
+    /// Whether an object is one that only its signature can judge; nothing else of it is looked at.
+    pub(crate) fn is_news(&self, body: &[u8]) -> bool {
+        let Ok(object) = Object::parse(body) else { return false };
+        let known = self.get(&object.header.name);
+        known.is_none_or(|known| object.header.version >= known.header.version && *known.body != *body)
+    }
+
     /// Takes an object if it is valid, signed by its origin, and newer than what is known.
     pub(crate) fn offer(&mut self, now: UnixMillis, body: &[u8]) -> Result<Offer, Refusal> {
         let object = Object::parse(body).map_err(Refusal::Payload)?;

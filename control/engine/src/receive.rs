@@ -22,8 +22,8 @@ const MAX_NEIGHBOURS: usize = 1024;
 
 /// Longest time an acknowledgement waits for company, so that none of them pile up.
 const MAX_ACK_DELAY: Duration = Duration::from_secs(1);
-/// Refusals told to the operator; all are counted.
-const REFUSALS: Limit = Limit { interval: Duration::from_millis(200), burst: 20 };
+/// Acknowledgements of one neighbour's requests.
+const ACKS: Limit = Limit { interval: Duration::from_millis(10), burst: 100 };
 
 impl Engine {
     pub(crate) fn process_packet(&mut self, now: Now, packet: &Packet<'_>) {
@@ -119,6 +119,10 @@ impl Engine {
             };
             match tlv {
                 Tlv::AckRequest { opaque, interval } => {
+                    if !self.neighbours.get_mut(&key).is_some_and(|one| one.acks.take(now.mono, ACKS)) {
+                        self.counters.refused_acks += 1;
+                        continue;
+                    }
                     let within = (centiseconds(interval) / 2).min(MAX_ACK_DELAY);
                     self.push(key.0, Some(key.1), Message::Tlv(Tlv::Ack { opaque }), now.mono + within);
                 }
@@ -221,9 +225,7 @@ impl Engine {
 
     /// Tells what was refused, unless too much is.
     pub(crate) fn refused(&mut self, now: Now, key: NeighbourKey, what: String) {
-        if self.refusals.take(now.mono, REFUSALS) {
-            self.event(Event::Refused { ifindex: key.0, source: key.1, what });
-        }
+        self.alarm(now, Event::Refused { ifindex: key.0, source: key.1, what });
     }
 }
 

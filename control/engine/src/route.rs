@@ -16,6 +16,10 @@ use std::collections::btree_map::Entry as Slot;
 const MAX_DESTINATIONS: usize = 65_536;
 /// Neighbours whose route to one destination is kept.
 const MAX_ROUTES_PER_DESTINATION: usize = 64;
+/// Routes of one neighbour; further ones are refused, so that none fills the table alone.
+const MAX_ROUTES_PER_NEIGHBOUR: usize = MAX_DESTINATIONS / 2;
+/// Sources whose best distance is remembered; routes of further ones are refused.
+const MAX_SOURCES: usize = 2 * MAX_DESTINATIONS;
 /// A source that nothing was announced of is forgotten after this long (RFC 8966 appendix B).
 const SOURCE_LIFETIME: Duration = Duration::from_secs(180);
 
@@ -88,13 +92,6 @@ impl Entry {
             self.routes[place].route.distance.metric = INFINITY;
         }
     }
-
-    /// A neighbour's route is of no use to anybody.
-    pub(crate) fn forget(&mut self, neighbour: NeighbourKey) {
-        if let Ok(place) = self.place(neighbour) {
-            self.routes.remove(place);
-        }
-    }
 }
 
 /// The route in use.
@@ -131,6 +128,11 @@ impl Sources {
         }
     }
 
+    /// Whether there is no room for another source.
+    fn is_full_for(&self, destination: Destination, router_id: NodeId) -> bool {
+        self.0.len() >= MAX_SOURCES && !self.0.contains_key(&(destination, router_id))
+    }
+
     /// The seqno that makes a route of this source feasible again (§3.8.2.1).
     pub(crate) fn next_seqno(&self, destination: Destination, router_id: NodeId) -> Option<Seqno> {
         self.0.get(&(destination, router_id)).map(|(best, _)| best.seqno.next())
@@ -150,7 +152,7 @@ pub(crate) enum Learnt {
     Renewed,
     /// Not stored, of no consequence.
     Ignored,
-    /// The table is full.
+    /// There is no room for it. What the neighbour announced before is not usable any more.
     Refused,
 }
 
@@ -159,6 +161,8 @@ pub(crate) enum Learnt {
 pub(crate) struct Routes {
     pub(crate) entries: BTreeMap<Destination, Entry>,
     pub(crate) sources: Sources,
+    /// Routes of each neighbour that has any.
+    per_neighbour: BTreeMap<NeighbourKey, usize>,
 }
 
 impl Routes {
@@ -173,19 +177,25 @@ impl Routes {
         let feasible = self.sources.is_feasible(destination, route.router_id, route.distance);
         let retracts = route.distance.metric == INFINITY;
         let full = self.entries.len() >= MAX_DESTINATIONS;
+        let forgettable = !retracts && self.sources.is_full_for(destination, route.router_id);
+        let over_quota =
+            forgettable || self.per_neighbour.get(&neighbour).is_some_and(|&count| count >= MAX_ROUTES_PER_NEIGHBOUR);
         let entry = match self.entries.entry(destination) {
             Slot::Occupied(entry) => entry.into_mut(),
             Slot::Vacant(_) if retracts => return (Learnt::Ignored, false),
-            Slot::Vacant(_) if full => return (Learnt::Refused, !feasible),
+            Slot::Vacant(_) if full || over_quota => return (Learnt::Refused, !feasible),
             Slot::Vacant(slot) => slot.insert(Entry::default()),
         };
         let place = match entry.place(neighbour) {
             Ok(place) => place,
             Err(_) if retracts => return (Learnt::Ignored, false),
-            Err(_) if entry.routes.len() >= MAX_ROUTES_PER_DESTINATION => return (Learnt::Refused, !feasible),
+            Err(_) if over_quota || entry.routes.len() >= MAX_ROUTES_PER_DESTINATION => {
+                return (Learnt::Refused, !feasible);
+            }
             // An unfeasible one is kept, too: it is what to ask a newer seqno for when nothing else is left.
             Err(place) => {
                 entry.routes.insert(place, Known { neighbour, route, feasible });
+                *self.per_neighbour.entry(neighbour).or_default() += 1;
                 return (if feasible { Learnt::Changed } else { Learnt::Ignored }, !feasible);
             }
         };
@@ -194,6 +204,11 @@ impl Routes {
         if selected && !feasible && known.route.router_id == route.router_id {
             // It MAY be ignored; the route stays until it expires or a newer seqno comes.
             return (Learnt::Ignored, true);
+        }
+        if forgettable {
+            // What its source announces next could not be judged, and what it announced before is no more.
+            known.route.distance.metric = INFINITY;
+            return (Learnt::Refused, false);
         }
         let renewed = known.route.is_renewed_by(&route) && known.feasible == feasible;
         if retracts {
@@ -246,7 +261,7 @@ impl Routes {
         for (&destination, entry) in &mut self.entries {
             let before = entry.routes.len();
             let mut lost = false;
-            entry.routes.retain_mut(|Known { route, .. }| {
+            entry.routes.retain_mut(|Known { neighbour, route, .. }| {
                 if route.expires > now {
                     return true;
                 }
@@ -254,6 +269,9 @@ impl Routes {
                 route.distance.metric = INFINITY;
                 route.expires = now + route.lifetime;
                 lost |= !flush;
+                if flush {
+                    discount(&mut self.per_neighbour, *neighbour);
+                }
                 !flush
             });
             if lost || entry.routes.len() != before || entry.unreachable_until.is_some_and(|until| until <= now) {
@@ -265,10 +283,38 @@ impl Routes {
         (changed, next)
     }
 
+    /// A neighbour's route is of no use to anybody.
+    pub(crate) fn forget(&mut self, destination: Destination, neighbour: NeighbourKey) {
+        self.retain(destination, |known| known.neighbour != neighbour);
+    }
+
+    /// Forgets routes of a destination that are not to be kept. Returns whether there were any.
+    pub(crate) fn retain(&mut self, destination: Destination, keep: impl Fn(&Known) -> bool) -> bool {
+        let Some(entry) = self.entries.get_mut(&destination) else { return false };
+        let before = entry.routes.len();
+        entry.routes.retain(|known| {
+            let kept = keep(known);
+            if !kept {
+                discount(&mut self.per_neighbour, known.neighbour);
+            }
+            kept
+        });
+        entry.routes.len() != before
+    }
+
     /// Destinations that a neighbour announced.
     pub(crate) fn through(&self, neighbour: NeighbourKey) -> Vec<Destination> {
         let through = self.entries.iter().filter(|(_, entry)| entry.place(neighbour).is_ok());
         through.map(|(destination, _)| *destination).collect()
+    }
+}
+
+fn discount(per_neighbour: &mut BTreeMap<NeighbourKey, usize>, neighbour: NeighbourKey) {
+    if let Some(count) = per_neighbour.get_mut(&neighbour) {
+        *count -= 1;
+        if *count == 0 {
+            per_neighbour.remove(&neighbour);
+        }
     }
 }
 

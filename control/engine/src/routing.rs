@@ -207,7 +207,7 @@ impl Engine {
         self.counters.unfeasible_updates += u64::from(unfeasible);
         self.counters.refused_routes += u64::from(learnt == Learnt::Refused);
         self.timers.set_by(Timer::Routes, now.mono + lifetime);
-        if learnt == Learnt::Changed {
+        if matches!(learnt, Learnt::Changed | Learnt::Refused) {
             self.reselect(now, destination);
         }
         if unfeasible && learnt != Learnt::Refused {
@@ -242,14 +242,12 @@ impl Engine {
         let new = &self.config.babel;
         let learning = |babel: &Babel| (babel.import.clone(), babel.source_specific, babel.ipv4_via_ipv6);
         if learning(old) != learning(new) {
-            let mut refused = Vec::new();
-            for (&destination, entry) in &mut self.routing.table.entries {
-                let before = entry.routes.len();
-                entry.routes.retain(|known| admits(new, destination, Some(known.route.next_hop)));
-                if entry.routes.len() != before {
-                    refused.push(destination);
-                }
-            }
+            let all: Vec<_> = self.routing.table.entries.keys().copied().collect();
+            let keep =
+                |destination: Destination| move |known: &Known| admits(new, destination, Some(known.route.next_hop));
+            let table = &mut self.routing.table;
+            let refused = all.into_iter().filter(|&destination| table.retain(destination, keep(destination)));
+            let refused: Vec<_> = refused.collect();
             refused.into_iter().for_each(|destination| self.reselect(now, destination));
             let up: Vec<_> = self.neighbours.iter().filter(|(_, one)| one.is_up()).map(|(key, _)| *key).collect();
             for key in up {
@@ -284,7 +282,7 @@ impl Engine {
     /// A neighbour is gone, and its routes with it.
     pub(crate) fn lose_routes(&mut self, now: Now, key: NeighbourKey) {
         for destination in self.routing.table.through(key) {
-            self.routing.table.entries.get_mut(&destination).expect("listed").forget(key);
+            self.routing.table.forget(destination, key);
             self.reselect(now, destination);
         }
     }
@@ -430,13 +428,15 @@ impl Engine {
         let nodes: Vec<_> = reachable.filter_map(|(destination, _)| node_of(*destination)).collect();
         let unheard = &mut self.routing.unheard;
         unheard.retain(|node, _| nodes.contains(node) && !knows(&self.objects, *node));
+        let mut missing = Vec::new();
         for node in nodes.into_iter().filter(|node| !knows(&self.objects, *node)) {
             let (since, reported) = unheard.entry(node).or_insert((now.mono, false));
             if now.mono - *since >= OBJECTS_EXPECTED && !*reported {
                 *reported = true;
-                self.outputs.push_back(Output::Event(Event::ObjectsMissing { node }));
+                missing.push(node);
             }
         }
+        missing.into_iter().for_each(|node| self.alarm(now, Event::ObjectsMissing { node }));
     }
 
     /// Interface by which a gateway is reached.

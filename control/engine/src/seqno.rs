@@ -87,7 +87,11 @@ impl Engine {
             pending.forwarded |= same && forwarded;
             same
         });
-        if covered || (pending.len() >= MAX_PENDING && !pending.contains_key(&destination)) {
+        if covered {
+            return;
+        }
+        if pending.len() >= MAX_PENDING && !pending.contains_key(&destination) {
+            self.counters.refused_requests += 1;
             return;
         }
         let (resends, backoff) = (if forwarded { 0 } else { RESENDS }, RESEND);

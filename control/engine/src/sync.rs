@@ -68,6 +68,9 @@ const CHEAP_RANGE: usize = 256;
 const WILDCARDS: Limit = Limit { interval: Duration::from_secs(1), burst: 2 };
 /// Objects of one neighbour that are looked at; each may cost a signature check.
 const OBJECTS: Limit = Limit { interval: Duration::from_micros(200), burst: 20_000 };
+/// Signatures of one interface's objects that are checked, all its neighbours together: there can be as many of those as
+/// one likes to be.
+const CHECKS: Limit = Limit { interval: Duration::from_micros(100), burst: 40_000 };
 /// Requests sent for keys that packets wait for.
 const MISSING: Limit = Limit { interval: Duration::from_millis(10), burst: 50 };
 
@@ -246,6 +249,11 @@ impl Engine {
             self.counters.refused_quota += 1;
             return;
         }
+        let checked = self.objects.is_news(body);
+        if checked && !self.interfaces.get_mut(&key.0).is_some_and(|one| one.checks.take(now.mono, CHECKS)) {
+            self.counters.refused_checks += 1;
+            return;
+        }
         let offer = self.objects.offer(now.wall, body);
         let current = matches!(offer, Ok(Offer::Accepted | Offer::Repeated | Offer::Conflict { replaced: true }));
         if unicast {
@@ -272,13 +280,17 @@ impl Engine {
                 }
                 self.table_changed(now.mono);
                 if offer != Offer::Accepted {
-                    self.conflict(header.name);
+                    self.conflict(now, header.name);
                 }
-                self.object_changed(now, &header);
+                self.object_changed(now, Some(key), &header);
             }
             Ok(Offer::Conflict { replaced: false }) => {
                 let header = gem::Object::parse(body).expect("accepted").header;
-                self.conflict(header.name);
+                self.conflict(now, header.name);
+                if unicast {
+                    // In a comparison it is the other side's turn to send: it has to hear the one that wins, too.
+                    self.enqueue(now.mono, key, BTreeSet::from([header.name]));
+                }
             }
             Ok(Offer::Repeated | Offer::Outdated) => self.counters.objects_repeated += 1,
             Err(Refusal::UnknownOrigin) => {
@@ -298,9 +310,9 @@ impl Engine {
         }
     }
 
-    fn conflict(&mut self, name: ObjectName) {
+    fn conflict(&mut self, now: Now, name: ObjectName) {
         self.counters.conflicts += 1;
-        self.event(Event::Conflict { origin: name.origin, kind: name.kind, id: name.id });
+        self.alarm(now, Event::Conflict { origin: name.origin, kind: name.kind, id: name.id });
     }
 
     /// GEM-DIGEST.

@@ -1,5 +1,6 @@
 //! Engines wired together in memory on a virtual clock.
 
+mod bounds;
 mod garbage;
 mod keys;
 mod kmg;

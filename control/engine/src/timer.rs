@@ -21,6 +21,8 @@ pub(crate) enum Timer {
     Routes,
     /// Seqno requests are to be repeated.
     Requests,
+    /// What was said about us is to be corrected.
+    Identity,
     /// Old state is to be looked through.
     Housekeeping,
     /// Administrative objects have come.
@@ -32,7 +34,7 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Expiry,
         Self::NodeRefresh,
         Self::Seks,
@@ -41,6 +43,7 @@ impl Timer {
         Self::InitialSync,
         Self::Routes,
         Self::Requests,
+        Self::Identity,
         Self::Housekeeping,
         Self::Administration,
         Self::Gaks,

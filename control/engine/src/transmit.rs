@@ -6,6 +6,7 @@ use crate::interface::{Interface, Message, Outbox, Repeats};
 use crate::mac::{INDEX_LEN, NONCE_LEN, PseudoHeader};
 use crate::neighbour::{Neighbour, Silence};
 use crate::output::{Output, Transmit};
+use crate::rate::Bucket;
 use crate::route::Distance;
 use crate::routing::{Egress, URGENT_SENDS};
 use crate::sync::{BATCH, NeighbourKey};
@@ -58,6 +59,7 @@ impl Engine {
                 unicast: Default::default(),
                 peers: BTreeMap::new(),
                 copies: BTreeSet::new(),
+                checks: Bucket::default(),
                 flood: Repeats::default(),
                 updates: Repeats::default(),
                 announced: BTreeMap::new(),
@@ -221,7 +223,7 @@ impl Engine {
     /// Queues a message for a neighbour, or for all of them; it leaves by `at`.
     pub(crate) fn push(&mut self, ifindex: Ifindex, destination: Option<Ipv6Addr>, message: Message, at: Instant) {
         if let Some(interface) = self.interfaces.get_mut(&ifindex) {
-            interface.push(destination, message, at);
+            self.counters.messages_dropped += interface.push(destination, message, at);
         }
     }
 

@@ -182,6 +182,17 @@ pub enum PeerState {
     NoAddress,
 }
 
+/// Something announces our own identity, over and over: another gateway runs with our node key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IdentityConflict {
+    /// Interface of the neighbour that passed the last contradiction on.
+    pub ifindex: Ifindex,
+    /// That neighbour, which need not be the culprit.
+    pub address: Ipv6Addr,
+    /// Corrections made so far.
+    pub corrections: u32,
+}
+
 /// A route of the Babel table, selected or not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RouteView {
@@ -228,8 +239,18 @@ pub struct Counters {
     pub refused_object: u64,
     /// GEM objects refused: over a quota.
     pub refused_quota: u64,
-    /// Routes refused: over a limit of the table.
+    /// GEM objects not looked at: more signatures to check on one interface than there is time for.
+    pub refused_checks: u64,
+    /// Routes refused: over a limit of the table, of its neighbour, or of sources.
     pub refused_routes: u64,
+    /// Seqno requests not made or passed on: too many are pending.
+    pub refused_requests: u64,
+    /// Acknowledgements not sent: a neighbour asks for too many.
+    pub refused_acks: u64,
+    /// Messages dropped: too many wait for one neighbour, or for one interface.
+    pub messages_dropped: u64,
+    /// Corrections of what is said about us that were put off: another gateway may have our identity.
+    pub delayed_corrections: u64,
     /// Updates that were unfeasible (RFC 8966 §3.5.1).
     pub unfeasible_updates: u64,
     /// Seqno requests sent, forwarded ones included.

@@ -109,3 +109,50 @@ fn a_renewal_asks_for_no_selection_unless_feasibility_changed() {
     routes.sources.expire(NOW + SOURCE_LIFETIME);
     assert_eq!(routes.learn(later, destination(), neighbour(2), route(6, 300)), (Learnt::Changed, false));
 }
+
+fn numbered(n: usize) -> Destination {
+    let address = std::net::Ipv4Addr::from(0x0a00_0000 | u32::try_from(n).unwrap());
+    Destination { prefix: Prefix::host(address.into()), source: None }
+}
+
+#[test]
+fn one_neighbour_cannot_fill_the_table() {
+    let mut routes = Routes::default();
+    for n in 0..MAX_ROUTES_PER_NEIGHBOUR {
+        assert_eq!(routes.learn(NOW, numbered(n), neighbour(1), route(1, 100)).0, Learnt::Changed);
+    }
+    let next = numbered(MAX_ROUTES_PER_NEIGHBOUR);
+    assert_eq!(routes.learn(NOW, next, neighbour(1), route(1, 100)).0, Learnt::Refused);
+    assert_eq!(
+        routes.learn(NOW, numbered(0), neighbour(1), route(2, 100)).0,
+        Learnt::Changed,
+        "what it has may change"
+    );
+    assert_eq!(routes.learn(NOW, next, neighbour(2), route(1, 100)).0, Learnt::Changed, "others have room");
+    routes.forget(numbered(0), neighbour(1));
+    assert_eq!(routes.learn(NOW, next, neighbour(1), route(1, 100)).0, Learnt::Changed);
+    // Routes that run out make room: first unreachable, then gone.
+    let later = NOW + Duration::from_secs(40);
+    routes.expire(later);
+    routes.expire(later + Duration::from_secs(40));
+    assert!(routes.per_neighbour.is_empty());
+}
+
+#[test]
+fn a_router_that_takes_ever_new_names_is_not_remembered_without_end() {
+    let mut routes = Routes::default();
+    let named = |n: usize| Route { router_id: NodeId((n as u64 + 1).to_be_bytes()), ..route(1, 100) };
+    for n in 0..MAX_SOURCES {
+        routes.sources.announced(NOW, destination(), named(n).router_id, route(1, 100).distance);
+    }
+    assert_eq!(routes.learn(NOW, destination(), neighbour(1), named(MAX_SOURCES)).0, Learnt::Refused);
+    let better = Route { distance: Distance { seqno: Seqno(2), metric: 0 }, ..named(5) };
+    assert_eq!(routes.learn(NOW, destination(), neighbour(1), better).0, Learnt::Changed, "a known one");
+    assert_eq!(
+        routes.learn(NOW, destination(), neighbour(1), named(MAX_SOURCES)).0,
+        Learnt::Refused,
+        "nor in its place"
+    );
+    routes.sources.expire(NOW + SOURCE_LIFETIME);
+    assert_eq!(routes.learn(NOW, destination(), neighbour(2), named(MAX_SOURCES)).0, Learnt::Changed);
+}

@@ -63,7 +63,7 @@ impl Engine {
             || self.seks.transit.get(&key_id).is_some_and(|(first, _)| *first != origin)
         {
             self.counters.conflicts += 1;
-            self.event(Event::KeyIdTaken { origin, key_id });
+            self.alarm(now, Event::KeyIdTaken { origin, key_id });
             return;
         }
         if !self.rights(origin).send {

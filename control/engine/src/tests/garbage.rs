@@ -14,19 +14,19 @@ use proptest::prelude::*;
 const STRANGER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x99);
 
 /// A neighbour that holds the key and says what it likes.
-struct Liar {
+pub(super) struct Liar {
     keys: Keys,
     counter: u32,
 }
 
 impl Liar {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let key = babel_mac_key(&Secret::new([9; 32]));
         Self { keys: Keys::new(crate::config::MacAlgorithm::HmacSha256, [&key]), counter: 0 }
     }
 
     /// Sends these TLVs, and answers a challenge first if `nonce` is one.
-    fn send(&mut self, rig: &mut Rig, destination: Ipv6Addr, nonce: Option<&[u8]>, tlvs: &[(u8, Vec<u8>)]) {
+    pub(super) fn send(&mut self, rig: &mut Rig, destination: Ipv6Addr, nonce: Option<&[u8]>, tlvs: &[(u8, Vec<u8>)]) {
         self.counter += 1;
         let mut payload = vec![0; 1400];
         let mut writer = Writer::new(&mut payload, STRANGER);
@@ -48,7 +48,7 @@ impl Liar {
     }
 
     /// Becomes a neighbour of host 0.
-    fn introduce(&mut self, rig: &mut Rig) {
+    pub(super) fn introduce(&mut self, rig: &mut Rig) {
         rig.wire.clear();
         self.send(rig, GROUP, None, &[]);
         rig.run(Duration::from_millis(5));
