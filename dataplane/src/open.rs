@@ -132,7 +132,7 @@ pub fn open(
     };
     police.opened(&mut key.record, header.key_id, source, now.mono_ms);
     key.windows.claim(lane, seq)?;
-    seks.raise_top(key.slot, lane, seq);
+    seks.raise_top(key.slot, lane, seq, key.windows.is_exclusive());
     let inner = Inner::parse(buffer.first_chunk::<INNER_LEN>().ok_or(Reason::InnerTooShort)?);
     if plaintext_len < INNER_LEN {
         return Err(Reason::InnerTooShort);

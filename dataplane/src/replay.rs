@@ -145,6 +145,12 @@ impl KeyWindows {
         }
     }
 
+    /// Whether only one worker uses them.
+    #[inline]
+    pub fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+
     /// Takes a sequence number that passed [`KeyWindows::check`] and whose packet is authentic. It is given away once.
     #[inline]
     pub fn claim(&self, lane: usize, seq: u64) -> Result<(), Reason> {

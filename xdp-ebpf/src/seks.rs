@@ -304,12 +304,17 @@ impl Seks {
         self.slots[slot.0 as usize & self.mask].tops[lane].load(Ordering::Relaxed)
     }
 
-    /// Remembers a sequence number of a lane that was accepted, if it is the highest.
+    /// Remembers a sequence number of a lane that was accepted, if it is the highest. `exclusive`: no other thread does.
     #[inline]
-    pub fn raise_top(&self, slot: SlotIndex, lane: usize, accepted: u64) {
+    pub fn raise_top(&self, slot: SlotIndex, lane: usize, accepted: u64, exclusive: bool) {
         let top = &self.slots[slot.0 as usize & self.mask].tops[lane];
-        // Never downwards: another worker may have accepted a higher one in the same lane.
-        if top.load(Ordering::Relaxed) < accepted {
+        if top.load(Ordering::Relaxed) >= accepted {
+            return;
+        }
+        if exclusive {
+            top.store(accepted, Ordering::Relaxed);
+        } else {
+            // Never downwards: another worker may have accepted a higher one in the meantime.
             top.fetch_max(accepted, Ordering::Relaxed);
         }
     }
@@ -494,8 +499,9 @@ mod tests {
         let seks = Seks::anonymous(1).unwrap();
         seks.insert(&sek(1, "239.1.1.1", SekRole::Open)).unwrap();
         let slot = seks.find_open(KeyId(1)).unwrap().0;
-        seks.raise_top(slot, 3, 77);
-        seks.raise_top(slot, 3, 76);
+        for (accepted, exclusive) in [(75, true), (77, false), (76, true), (70, false)] {
+            seks.raise_top(slot, 3, accepted, exclusive);
+        }
         seks.insert(&sek(1, "239.1.1.1", SekRole::Open)).unwrap();
         assert_eq!(seks.top(slot, 3), 77, "a rewrite of the same key keeps them");
         seks.remove(KeyId(1));
