@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::events::{Entry, Journal, Severity};
 use crate::instance::Instance;
 use crate::interfaces::Interfaces;
+use crate::legs::Legs;
 use crate::link::DataPlaneLink;
 use crate::log::Throttle;
 use crate::maps::{Gtags, Maps, Transits};
@@ -113,6 +114,7 @@ pub struct Daemon {
     bans: Bans,
     /// When what the administrator said is to be kept.
     persist_at: Option<Instant>,
+    legs: Legs,
     /// Groups to relay that are not configured, and when to look for new ones.
     transit_groups: BTreeSet<Group>,
     transit_at: Option<Instant>,
@@ -198,6 +200,7 @@ impl Daemon {
             transits: Transits::new(),
             bans: Bans::default(),
             persist_at: None,
+            legs: Legs::default(),
             transit_groups: BTreeSet::new(),
             transit_at: None,
             routes,
@@ -436,6 +439,7 @@ impl Daemon {
     fn update_interfaces(&mut self) {
         let inputs = self.interfaces.update(&self.netlink);
         self.tell_interfaces(inputs);
+        self.watch_links();
         self.routes.audit_soon(Instant::now());
         let originated = self.config.originated(self.interfaces.connected());
         if originated != self.originated {
@@ -548,6 +552,7 @@ impl Daemon {
             routes: &self.routes,
             link: &self.link,
             bans: &self.bans,
+            legs: &self.legs,
             troubles: &self.troubles,
             started: self.started,
             now: Instant::now(),

@@ -69,6 +69,11 @@ impl Configured {
         }
     }
 
+    /// Whether packets can arrive by it, as far as the kernel knows.
+    pub fn has_link(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.up && link.running)
+    }
+
     /// What an operator can do about a state that is not up.
     pub fn fix(&self) -> String {
         let name = &self.config.name;

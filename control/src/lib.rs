@@ -12,6 +12,7 @@ pub mod events;
 pub mod instance;
 pub mod interfaces;
 pub mod keyfile;
+pub mod legs;
 pub mod link;
 pub mod log;
 pub mod maps;

@@ -3,6 +3,7 @@
 use crate::bans::{Bans, Cause};
 use crate::config::{Config, GroupRule, Protection};
 use crate::interfaces::{Configured, Interfaces, State};
+use crate::legs::Legs;
 use crate::link::{self, DataPlaneLink};
 use crate::routes::{Destination, RouteTable, Standing};
 use gemcast_engine::Engine;
@@ -35,6 +36,8 @@ pub struct Report<'a> {
     pub link: &'a DataPlaneLink,
     /// Keys whose packets are dropped.
     pub bans: &'a Bans,
+    /// Redundant uplinks.
+    pub legs: &'a Legs,
     /// Trouble that the owner of the parts knows of.
     pub troubles: &'a [api::Problem],
     /// When the daemon started.
@@ -170,6 +173,15 @@ impl Report<'_> {
             let text = format!("{count} not as it should be in the kernel's table: {why}");
             problems.push(problem("routes_refused", "routes", text, "gemctl route list"));
         }
+        for name in self.legs.lost() {
+            let text = "no copies of streams arrive by this uplink any more, only by another: no redundancy";
+            problems.push(problem("leg_lost", name, text, "see to the link, or to the network behind it"));
+        }
+        for stats in self.link.stats().iter().flat_map(|(_, stats)| &stats.interfaces).filter(|stats| stats.invalid > 0)
+        {
+            let text = format!("the kernel refused {} ring descriptors: a defect of the data plane", stats.invalid);
+            problems.push(problem("ring_defect", &stats.name, text, "restart gemcast-dataplane, and report it"));
+        }
         for (key_id, until) in self.bans.of(Cause::Garbage).take(BANS_SHOWN) {
             let left = until.map_or(0, |until| until.saturating_duration_since(self.now).as_secs());
             let text = format!("banned for {left} s more: a member of its group sent garbage under it");
@@ -301,6 +313,8 @@ impl Report<'_> {
             dropped_total: dropped.values().sum(),
             passed,
             dropped,
+            opened: stats.opened,
+            copies: stats.copies,
             sent: stats.sent,
             sent_bytes: stats.sent_bytes,
             unsent: stats.unsent.into_iter().map(|count| (count.reason, count.frames)).collect(),

@@ -821,6 +821,7 @@ impl Plane {
             sent_bytes: worker.sent_bytes,
             unsent: worker.unsent.iter().map(count).collect(),
             opened: worker.opened,
+            copies: worker.copies,
             invalid: worker.invalid,
         }
     }

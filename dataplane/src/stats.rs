@@ -53,6 +53,8 @@ pub struct PortStats {
     pub dropped: ReasonCounts,
     /// Sealed frames received here that were opened.
     pub opened: u64,
+    /// Sealed frames received here whose packet had been opened before, relayed or not.
+    pub copies: u64,
     /// Descriptors the kernel refused.
     pub invalid: u64,
     /// Frames received here that wait for a key.
@@ -70,6 +72,7 @@ impl PortStats {
     pub fn merge(&mut self, other: &Self) {
         self.forwarded += other.forwarded;
         self.opened += other.opened;
+        self.copies += other.copies;
         self.invalid += other.invalid;
         self.held += other.held;
         self.sent += other.sent;

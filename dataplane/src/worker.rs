@@ -381,8 +381,10 @@ impl Worker {
     /// Ends a frame. One that was relayed before is counted as forwarded already.
     #[inline]
     fn discard(&mut self, ingress: PortIndex, frame: Frame, reason: Reason, relayed: bool) {
+        let port = &mut self.stats.ports[ingress];
+        port.copies += u64::from(reason == Reason::Replay);
         if !relayed {
-            self.stats.ports[ingress].dropped.add(reason);
+            port.dropped.add(reason);
         }
         self.free.push(frame);
     }

@@ -41,7 +41,7 @@ pub enum Error {
         known: String,
     },
     /// No such topology.
-    #[error("no topology `{0}`; there are pair, trio and line")]
+    #[error("no topology `{0}`; there are pair, trio, line and dual")]
     NoTopology(String),
     /// A command failed.
     #[error("{command}: {outcome}\n{stderr}")]

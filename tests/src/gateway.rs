@@ -316,6 +316,10 @@ pub struct Interface {
     pub redirected: u64,
     /// Frames that left by at least one interface.
     pub forwarded: u64,
+    /// Sealed frames that were opened.
+    pub opened: u64,
+    /// Sealed frames whose packet had been opened before.
+    pub copies: u64,
     /// Frames that wait for a key.
     pub held: u64,
     /// Frames left to the kernel.

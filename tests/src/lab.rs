@@ -24,7 +24,7 @@ use crate::wiring::{self, SWITCH};
 /// How long the daemons may take until they serve and have all keys.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Programs the lab is built with.
-const TOOLS: [&str; 5] = ["ip", "ethtool", "nsenter", "unshare", "setsid"];
+const TOOLS: [&str; 6] = ["ip", "tc", "ethtool", "nsenter", "unshare", "setsid"];
 
 /// How to raise a lab.
 #[derive(Clone, Debug)]
@@ -353,6 +353,30 @@ impl Lab {
     /// Undoes [`Lab::isolate`].
     pub fn rejoin(&self, segment: &str, hosts: &[&str]) -> Result<()> {
         self.set_isolation(segment, hosts, "off")
+    }
+
+    /// Pulls the cable of a host on a bridged segment: both ends see it.
+    pub fn unplug(&self, segment: &str, host: &str) -> Result<()> {
+        self.set_port(segment, host, "down")
+    }
+
+    /// Plugs the cable in again.
+    pub fn plug(&self, segment: &str, host: &str) -> Result<()> {
+        self.set_port(segment, host, "up")
+    }
+
+    fn set_port(&self, segment: &str, host: &str, state: &str) -> Result<()> {
+        let switch = self.find_host(SWITCH)?;
+        switch.run(&["ip", "link", "set", "dev", &wiring::port(segment, host), state]).map(drop)
+    }
+
+    /// Makes a host's cable on a bridged segment thin towards the host: what is more than the rate waits for up to 20 ms
+    /// and is lost then.
+    pub fn throttle(&self, segment: &str, host: &str, kilobits_per_second: u32) -> Result<()> {
+        let rate = format!("{kilobits_per_second}kbit");
+        let shaper = ["root", "tbf", "rate", rate.as_str(), "burst", "8k", "latency", "20ms"];
+        let (switch, port) = (self.find_host(SWITCH)?, wiring::port(segment, host));
+        switch.run(&[&["tc", "qdisc", "replace", "dev", port.as_str()], &shaper[..]].concat()).map(drop)
     }
 
     /// Has a bridged segment deliver no multicast to these hosts, or deliver it again; unicast and broadcast pass. The lab

@@ -84,12 +84,26 @@ impl Topology {
         Self { name: "line", segments }
     }
 
+    /// source – gateway a = two untrusted segments = gateway b – receiver, and an observer on both.
+    pub fn dual() -> Self {
+        Self {
+            name: "dual",
+            segments: vec![
+                Segment { name: "lan-a", role: Role::Trusted, hosts: vec!["a", "source"] },
+                Segment { name: "lan-b", role: Role::Trusted, hosts: vec!["b", "receiver"] },
+                Segment { name: "wan-1", role: Role::Untrusted, hosts: vec!["a", "b", OBSERVER] },
+                Segment { name: "wan-2", role: Role::Untrusted, hosts: vec!["a", "b", OBSERVER] },
+            ],
+        }
+    }
+
     /// The topology of that name.
     pub fn named(name: &str) -> Result<Self> {
         match name {
             "pair" => Ok(Self::pair()),
             "trio" => Ok(Self::trio()),
             "line" => Ok(Self::line()),
+            "dual" => Ok(Self::dual()),
             _ => Err(Error::NoTopology(name.into())),
         }
     }
@@ -167,7 +181,7 @@ mod tests {
 
     #[test]
     fn addresses_are_unique_and_names_fit_the_kernel() {
-        for topology in [Topology::pair(), Topology::trio(), Topology::line()] {
+        for topology in [Topology::pair(), Topology::trio(), Topology::line(), Topology::dual()] {
             let mut seen = std::collections::HashSet::new();
             for host in topology.hosts() {
                 for place in topology.attachments(host) {

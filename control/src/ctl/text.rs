@@ -143,6 +143,12 @@ pub fn interfaces(interfaces: &api::Interfaces) -> String {
         line("forwarded", interface.forwarded, format!("of {} redirected to a worker", interface.redirected));
         line("passed", interface.passed_total, reasons(&interface.passed));
         line("dropped", interface.dropped_total, reasons(&interface.dropped));
+        if interface.opened > 0 {
+            line("opened", interface.opened, "decrypted, the first of their packet".into());
+        }
+        if interface.copies > 0 {
+            line("copies", interface.copies, "of packets that were opened before".into());
+        }
         if interface.held > 0 {
             line("held", interface.held, "waiting for a key".into());
         }

@@ -4,6 +4,7 @@ use super::{Daemon, TRANSIT_BATCH};
 use crate::bans::Cause;
 use crate::clock;
 use crate::events::{Entry, Severity};
+use crate::legs::Change;
 use crate::link::{FailedOpens, LinkEvent};
 use crate::maps::{MapError, Maps, Repairs, Transits};
 use gemcast_engine::input::Input;
@@ -37,6 +38,7 @@ impl Daemon {
                 }
                 LinkEvent::FailedOpens(failed) => self.on_failed_opens(&failed),
                 LinkEvent::Stats => {
+                    self.watch_legs();
                     let waiting = std::mem::take(&mut self.waiting);
                     waiting.into_iter().for_each(|waiting| self.reply(waiting.client, &waiting.request));
                 }
@@ -199,6 +201,35 @@ impl Daemon {
             tracing::warn!(groups = groups.len(), "more groups to relay than {TRANSIT_GROUPS_MAX}; the rest is not");
         }
         groups.into_iter().take(TRANSIT_GROUPS_MAX).collect()
+    }
+
+    /// Notices redundant uplinks that fail and come back.
+    fn watch_legs(&mut self) {
+        let changes = self.link.stats().map(|(at, stats)| self.legs.observe(at, &stats.interfaces)).unwrap_or_default();
+        self.announce_legs(changes);
+    }
+
+    /// The kernel said that links went up or down: a leg among them is not waited for.
+    pub(super) fn watch_links(&mut self) {
+        let down = self.interfaces.iter().filter(|interface| !interface.has_link());
+        let down: BTreeSet<_> = down.map(|interface| interface.config.name.as_str()).collect();
+        let changes = self.legs.observe_links(Instant::now(), &down);
+        self.announce_legs(changes);
+    }
+
+    fn announce_legs(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.record(match change {
+                Change::Lost(interface) => {
+                    let text = "no copies of streams arrive by this uplink any more, only by another: no redundancy";
+                    Entry::new(Severity::Warning, "leg_lost", text).with("interface", interface)
+                }
+                Change::Returned(interface) => {
+                    Entry::new(Severity::Info, "leg_returned", "copies of streams arrive by this uplink again")
+                        .with("interface", interface)
+                }
+            });
+        }
     }
 
     /// A member of the group floods with packets that name another's key: the workers hold back what they can, and a
