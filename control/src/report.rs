@@ -395,11 +395,21 @@ impl Report<'_> {
 
     /// `gemctl neighbour list`.
     pub fn neighbours(&self) -> Vec<api::Neighbour> {
+        let ours = self.engine.objects();
         let neighbour = |neighbour: gemcast_engine::view::NeighbourView| {
-            let (sync, theirs, queued) = match neighbour.sync {
-                SyncState::Unknown => ("unknown", 0, 0),
-                SyncState::Equal => ("equal", 0, 0),
-                SyncState::Differs { theirs, queued } => ("differs", theirs, queued),
+            let compared = match neighbour.sync {
+                SyncState::Unknown => api::Neighbour { sync: "unknown".into(), ..Default::default() },
+                SyncState::Equal => api::Neighbour { sync: "equal".into(), ..Default::default() },
+                SyncState::Differs { theirs, queued, tries, next_at } => api::Neighbour {
+                    sync: "differs".into(),
+                    objects_theirs: theirs,
+                    objects_queued: queued,
+                    objects_behind: queued.max(ours.saturating_sub(theirs)),
+                    objects_ahead: theirs.saturating_sub(ours),
+                    sync_tries: tries,
+                    sync_next_ms: next_at.map(|at| (at - self.mono).as_millis() as u64),
+                    ..Default::default()
+                },
             };
             api::Neighbour {
                 interface: neighbour.interface,
@@ -415,9 +425,7 @@ impl Report<'_> {
                 txcost: neighbour.txcost.into(),
                 cost: neighbour.cost.into(),
                 rtt_us: neighbour.rtt.map(|rtt| rtt.as_micros() as u64),
-                sync: sync.into(),
-                objects_theirs: theirs,
-                objects_queued: queued,
+                ..compared
             }
         };
         self.engine.neighbours().into_iter().map(neighbour).collect()

@@ -444,5 +444,6 @@ fn own_prefixes_are_in_the_route_table() {
     assert_eq!(none.status.code(), Some(1));
     assert!(stderr(&none).contains("no neighbour fe80::1; `gemctl neighbour list` shows them"));
     assert_eq!(site.gemctl(&["neighbour", "show", "nonsense"]).status.code(), Some(2));
-    assert!(site.gemctl(&["sync"]).status.success());
+    let sync = site.gemctl(&["sync"]);
+    assert!(sync.status.success() && String::from_utf8_lossy(&sync.stdout).starts_with("1 object here\n"), "{sync:?}");
 }

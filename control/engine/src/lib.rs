@@ -56,7 +56,7 @@ use core::net::Ipv6Addr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use gemcast_proto::id::{Group, NodeId};
-use gemcast_proto::wire::gem::{NodePayload, ObjectHeader, ObjectKind, ObjectName};
+use gemcast_proto::wire::gem::{NodePayload, ObjectHeader, ObjectKind, ObjectName, Range};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -355,9 +355,14 @@ impl Engine {
         groups.collect()
     }
 
+    /// Number of GEM objects known, ours included.
+    pub fn objects(&self) -> u32 {
+        self.objects.digest(Range::WHOLE).count
+    }
+
     /// Babel neighbours.
     pub fn neighbours(&self) -> Vec<view::NeighbourView> {
-        let whole = self.objects.digest(gemcast_proto::wire::gem::Range::WHOLE);
+        let whole = self.objects.digest(Range::WHOLE);
         let view = |(key, neighbour): (&NeighbourKey, &Neighbour)| view::NeighbourView {
             ifindex: key.0,
             interface: self.interfaces.get(&key.0).map(|interface| interface.info.name.clone()).unwrap_or_default(),
@@ -378,6 +383,8 @@ impl Engine {
                 Some(digest) => view::SyncState::Differs {
                     theirs: digest.count,
                     queued: u32::try_from(neighbour.peer_table.queue.len()).unwrap_or(u32::MAX),
+                    tries: neighbour.peer_table.tries,
+                    next_at: neighbour.peer_table.retry_at,
                 },
             },
         };

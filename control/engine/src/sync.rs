@@ -87,10 +87,18 @@ pub(crate) struct PeerTable {
     settled_at: Instant,
     /// While the tables differ: when they are compared again, and how often that has brought nothing so far.
     pub(crate) retry_at: Option<Instant>,
-    retries: u32,
+    pub(crate) tries: u32,
     questions: Bucket,
     wildcards: Bucket,
     objects: Bucket,
+}
+
+impl PeerTable {
+    /// The tables are equal: there is nothing to compare.
+    fn settle(&mut self) {
+        self.retry_at = None;
+        self.tries = 0;
+    }
 }
 
 /// Comparison of the whole table with one neighbour at a time.
@@ -266,7 +274,7 @@ impl Engine {
             Ok(offer @ (Offer::Accepted | Offer::Conflict { replaced: true })) => {
                 let header = gem::Object::parse(body).expect("accepted").header;
                 self.counters.objects_accepted += 1;
-                neighbour.peer_table.retries = 0;
+                neighbour.peer_table.tries = 0;
                 self.timers.set_by(Timer::Expiry, now.mono);
                 if unicast {
                     self.keep_session(now.mono, key);
@@ -333,14 +341,13 @@ impl Engine {
         if theirs == mine {
             if whole {
                 peer.queue.clear();
-                peer.retry_at = None;
+                peer.settle();
                 self.session.initial_done = true;
             }
             return;
         }
-        if whole && peer.retry_at.is_none() {
-            peer.retries = 0;
-            peer.retry_at = Some(now.mono + RETRY);
+        if whole {
+            peer.retry_at = peer.retry_at.or(Some(now.mono + RETRY));
         }
         let unsettled = whole && (now.mono < peer.settled_at || !peer.queue.is_empty());
         if unsettled || self.session.is_with_other(now.mono, key) {
@@ -410,16 +417,15 @@ impl Engine {
             return;
         }
         if peer.digest == Some(whole) {
-            peer.retry_at = None;
-            return;
+            return peer.settle();
         }
         if let Some(free_at) = self.session.free_at(now.mono, key) {
             peer.retry_at = Some(free_at);
             return;
         }
         let wait = if neighbour.multicast.is_lossy() { RETRY_LOSSY } else { RETRY };
-        peer.retry_at = Some(now.mono + wait * (1 << peer.retries));
-        peer.retries = (peer.retries + 1).min(RETRY_DOUBLINGS);
+        peer.retry_at = Some(now.mono + wait * (1 << peer.tries.min(RETRY_DOUBLINGS)));
+        peer.tries = peer.tries.saturating_add(1);
         if peer.queue.is_empty() {
             self.compare(now.mono, key);
         }

@@ -114,6 +114,10 @@ pub enum SyncState {
         theirs: u32,
         /// Objects waiting to be sent to it.
         queued: u32,
+        /// Comparisons in a row that brought nothing.
+        tries: u32,
+        /// When it is compared with again: the wait is doubled each time it brought nothing, up to a limit.
+        next_at: Option<Instant>,
     },
 }
 

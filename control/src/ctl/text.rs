@@ -260,6 +260,7 @@ pub fn routes(routes: &api::Routes) -> String {
 /// `gemctl sync`.
 pub fn sync(neighbours: &api::Neighbours) -> String {
     let mut table = Table::new(["Interface", "Neighbour", "State", "Heard", "Tables"]);
+    let ours = format!("{} here\n", objects(neighbours.objects));
     for neighbour in &neighbours.neighbours {
         table.row([
             neighbour.interface.clone(),
@@ -269,13 +270,35 @@ pub fn sync(neighbours: &api::Neighbours) -> String {
             compared(neighbour),
         ]);
     }
-    table.text()
+    ours + &table.text()
+}
+
+fn objects(count: u32) -> String {
+    if count == 1 { "1 object".into() } else { format!("{count} objects") }
 }
 
 fn compared(neighbour: &api::Neighbour) -> String {
     match neighbour.sync.as_str() {
         "differs" => {
-            format!("differ: it has {} objects, {} wait for it", neighbour.objects_theirs, neighbour.objects_queued)
+            let mut text = format!("differ: it has {}", objects(neighbour.objects_theirs));
+            for (count, who) in [(neighbour.objects_behind, "it"), (neighbour.objects_ahead, "this gateway")] {
+                if count > 0 {
+                    write!(text, ", {who} lacks at least {count}").expect("a String grows");
+                }
+            }
+            if neighbour.objects_queued > 0 {
+                write!(text, ", {} on their way to it", neighbour.objects_queued).expect("a String grows");
+            }
+            let next =
+                neighbour.sync_next_ms.map_or("soon".into(), |ms| format!("in {}.{} s", ms / 1000, ms % 1000 / 100));
+            let tries =
+                if neighbour.sync_tries == 1 { "once".into() } else { format!("{} times", neighbour.sync_tries) };
+            match neighbour.sync_tries {
+                0 => write!(text, "; compared {next}"),
+                _ => write!(text, "; compared {tries} without result, next {next}"),
+            }
+            .expect("a String grows");
+            text
         }
         "unknown" => "unknown: no digest from it, as from a router without GEM".into(),
         other => other.into(),

@@ -49,7 +49,8 @@ impl Daemon {
             }
             request::Body::Neighbours(_) => {
                 let (neighbours, peers) = (report.neighbours(), report.peers());
-                response::Body::Neighbours(messages::Neighbours { neighbours, peers })
+                let objects = self.engine.objects();
+                response::Body::Neighbours(messages::Neighbours { neighbours, peers, objects })
             }
         }
     }

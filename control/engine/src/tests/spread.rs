@@ -1,9 +1,10 @@
 //! How objects reach everyone who is to have them.
 
-use super::rig::{Options, Rig, config, group, members};
+use super::rig::{Options, Rig, address, config, group, members};
 use crate::config::GroupConfig;
 use crate::input::Input;
 use crate::output::Event;
+use crate::view::SyncState;
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, KeyId};
 use gemcast_proto::wire::gem::{self, ObjectKind, ObjectName, Range, Summary};
@@ -204,4 +205,44 @@ fn large_tables_that_have_nothing_in_common_become_equal_over_slow_links() {
         }
         rig.run_until(60 * SECOND, |rig| rig.tables_equal() && rig.objects(0) > 4 * groups);
     }
+}
+
+#[test]
+fn f32_only_the_neighbour_that_is_behind_is_retried_and_ever_more_rarely() {
+    let mut rig = Rig::new(members(3), &[&[0, 1, 2]]);
+    rig.run_until(5 * SECOND, |rig| rig.opens(1, 0) && rig.opens(2, 0) && rig.tables_equal());
+    rig.run(3 * SECOND);
+    // Host 2 hears nothing more; its Hellos tell that it is there.
+    rig.loses = Box::new(|_, to, _| to == 2);
+    rig.handle(0, Input::RotateSek(group()));
+    rig.run(3 * SECOND);
+    rig.wire.clear();
+    rig.run(20 * SECOND);
+    let asked = |host: usize| {
+        let mut asked = vec![];
+        for sent in rig.wire.iter().filter(|sent| sent.from == 0 && sent.unicast == Some(address(host))) {
+            if sent.find(gem::SUMMARY).or_else(|| sent.find(gem::DIGEST)).is_some() {
+                asked.push(sent.at);
+            }
+        }
+        asked
+    };
+    assert_eq!(asked(1), [], "it has everything");
+    // Without the backoff it would be forty times.
+    assert!((5..15).contains(&asked(2).len()), "{:?}", asked(2));
+    let engine = &rig.hosts[0].engine;
+    for neighbour in engine.neighbours() {
+        match neighbour.sync {
+            SyncState::Equal => assert_eq!(neighbour.address, address(1)),
+            SyncState::Differs { theirs, tries, next_at, .. } => {
+                assert_eq!((neighbour.address, theirs), (address(2), engine.objects() - 1));
+                assert!(tries >= 5 && next_at.is_some_and(|at| at > rig.now), "{tries} {next_at:?}");
+            }
+            SyncState::Unknown => panic!("{neighbour:?}"),
+        }
+    }
+    rig.loses = Box::new(|_, _, _| false);
+    rig.run_until(5 * SECOND, |rig| rig.tables_equal());
+    rig.run(3 * SECOND);
+    assert!(rig.hosts[0].engine.neighbours().iter().all(|neighbour| neighbour.sync == SyncState::Equal));
 }
