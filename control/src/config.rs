@@ -61,6 +61,8 @@ pub struct Config {
     pub hello_interval: Duration,
     /// Interval of periodic updates and digests.
     pub update_interval: Duration,
+    /// When a neighbour counts as dead, and what becomes of it.
+    pub detection: engine::Detection,
     /// Life of a source encryption key.
     pub sek_lifetime: Duration,
     /// Time between a key's announcement and its first use.
@@ -247,6 +249,7 @@ impl Config {
             groups: self.groups.iter().map(GroupRule::engine).collect(),
             hello_interval: self.hello_interval,
             update_interval: self.update_interval,
+            detection: self.detection,
             sek_lifetime: self.sek_lifetime,
             announce_lead: self.announce_lead,
             overlap: self.overlap,

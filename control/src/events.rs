@@ -1,7 +1,7 @@
 //! What happened, for operators: each event goes to the log, to the list of recent ones, and to those who follow.
 
 use crate::interfaces::Interfaces;
-use gemcast_engine::output::Event;
+use gemcast_engine::output::{Carried, Event};
 use gemcast_proto::api;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
@@ -55,9 +55,58 @@ impl Entry {
             Event::NeighbourUp { ifindex, address } => Self::new(Info, "neighbour_up", "neighbour up")
                 .with("interface", interfaces.name(*ifindex))
                 .with("address", address.to_canonical()),
-            Event::NeighbourDown { ifindex, address } => Self::new(Warning, "neighbour_down", "neighbour down")
-                .with("interface", interfaces.name(*ifindex))
-                .with("address", address.to_canonical()),
+            Event::NeighbourSuspect { ifindex, address, missed, of } => {
+                Self::new(Warning, "neighbour_suspect", format!("neighbour suspect, missed {missed} of {of} Hellos"))
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("address", address.to_canonical())
+                    .with("missed", missed)
+                    .with("of", of)
+            }
+            Event::NeighbourDead { ifindex, address, missed, moved, lost } => {
+                let text = format!(
+                    "neighbour dead, missed {missed} Hellos: {}; {}",
+                    counted(moved, "moved"),
+                    counted(lost, "lost")
+                );
+                Self::new(Warning, "neighbour_dead", text)
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("address", address.to_canonical())
+                    .with("missed", missed)
+                    .with("groups_moved", moved.groups)
+                    .with("gateways_moved", moved.nodes)
+                    .with("routes_moved", moved.routes)
+                    .with("groups_lost", lost.groups)
+                    .with("gateways_lost", lost.nodes)
+                    .with("routes_lost", lost.routes)
+            }
+            Event::NeighbourBack { ifindex, address, away } => {
+                let text = match away {
+                    Some(away) => format!("neighbour back after {}.{} s", away.as_secs(), away.subsec_millis() / 100),
+                    None => "neighbour back, it was only suspect".into(),
+                };
+                Self::new(Info, "neighbour_back", text)
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("address", address.to_canonical())
+                    .with("dead_ms", away.unwrap_or_default().as_millis())
+            }
+            Event::NeighbourFlapping { ifindex, address, deaths, calm_after } => {
+                let text = format!("neighbour died {deaths} times: avoided until it is calm for {} s", calm_after.as_secs());
+                Self::new(Warning, "neighbour_flapping", text)
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("address", address.to_canonical())
+                    .with("deaths", deaths)
+            }
+            Event::NeighbourCalm { ifindex, address } => {
+                Self::new(Info, "neighbour_calm", "neighbour is calm, not avoided any more")
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("address", address.to_canonical())
+            }
+            Event::NeighbourForgotten { ifindex, address, silent } => {
+                let why = if *silent { "it did not return" } else { "its interface or address is gone" };
+                Self::new(Info, "neighbour_forgotten", format!("neighbour forgotten: {why}"))
+                    .with("interface", interfaces.name(*ifindex))
+                    .with("address", address.to_canonical())
+            }
             Event::PeerWaiting { ifindex, address, tries, next } => {
                 let text = format!("a unicast peer has not answered, next try in {} s", next.as_secs().max(1));
                 Self::new(Warning, "peer_waiting", text)
@@ -143,6 +192,15 @@ impl Entry {
                 .with("source", source.to_canonical()),
         }
     }
+}
+
+/// "3 groups and 2 gateways moved", "nothing lost".
+fn counted(carried: &Carried, what: &str) -> String {
+    let counts = [(carried.groups, "group"), (carried.nodes, "gateway"), (carried.routes, "route")];
+    let plural = |count| if count == 1 { "" } else { "s" };
+    let named = counts.iter().filter(|(count, _)| *count > 0);
+    let named: Vec<_> = named.map(|&(count, name)| format!("{count} {name}{}", plural(count))).collect();
+    if named.is_empty() { format!("nothing {what}") } else { format!("{} {what}", named.join(", ")) }
 }
 
 /// The recent events.

@@ -8,7 +8,7 @@ use crate::link::{self, DataPlaneLink};
 use crate::routes::{Destination, RouteTable, Standing};
 use gemcast_engine::Engine;
 use gemcast_engine::time::Instant as Mono;
-use gemcast_engine::view::{PeerState, PeerView, RouteView, SyncState};
+use gemcast_engine::view::{Liveness, PeerState, PeerView, RouteView, SyncState};
 use gemcast_proto::api;
 use gemcast_proto::id::NodeId;
 use gemcast_proto::link::{FlowStats, InterfaceStats, ReasonCount};
@@ -425,6 +425,16 @@ impl Report<'_> {
                 txcost: neighbour.txcost.into(),
                 cost: neighbour.cost.into(),
                 rtt_us: neighbour.rtt.map(|rtt| rtt.as_micros() as u64),
+                state: neighbour.state.name().into(),
+                missed: neighbour.missed,
+                dead_threshold: self.config.detection.dead_threshold.into(),
+                dead_ms: match neighbour.state {
+                    Liveness::Dead(since) => Some((self.mono - since).as_millis() as u64),
+                    _ => None,
+                },
+                lateness_us: neighbour.lateness.as_micros() as u64,
+                flapping: neighbour.flapping,
+                deaths: neighbour.deaths,
                 ..compared
             }
         };

@@ -70,7 +70,7 @@ fn f34_lost_multicast_falls_back_to_the_peer_and_returns() -> Result<()> {
     })?;
     lab.set_multicast("wan", &["a", "b"], false)?;
     lab.eventually(10.s(), "both to go on by unicast", || has_neighbour(&a, true) && has_neighbour(&b, true))?;
-    assert_eq!((events(&a, "neighbour_down"), events(&b, "neighbour_down")), (0, 0));
+    assert_eq!((events(&a, "neighbour_dead"), events(&b, "neighbour_dead")), (0, 0));
     assert_eq!(events(&a, "multicast_lost"), 1);
     assert!(problem(&a, "multicast_lost").is_some() && problem(&b, "multicast_lost").is_some());
 
@@ -84,7 +84,7 @@ fn f34_lost_multicast_falls_back_to_the_peer_and_returns() -> Result<()> {
     lab.eventually(10.s(), "both to go back to multicast", || has_neighbour(&a, false) && has_neighbour(&b, false))?;
     lab.eventually(5.s(), "the problem to end", || problem(&a, "multicast_lost").is_none())?;
     assert_eq!(events(&a, "multicast_returned"), 1);
-    assert_eq!((events(&a, "neighbour_down"), events(&b, "neighbour_down")), (0, 0));
+    assert_eq!((events(&a, "neighbour_dead"), events(&b, "neighbour_dead")), (0, 0));
     Ok(())
 }
 
@@ -128,7 +128,7 @@ fn f42_a_peer_that_was_killed_is_declared_gone_and_reached_again() -> Result<()>
     a.wait_keys(30.s())?;
     for round in 1..=2 {
         b.kill_control()?;
-        lab.eventually(10.s(), "the peer to be declared gone", || events(&a, "neighbour_down") == round)?;
+        lab.eventually(10.s(), "the peer to be declared gone", || events(&a, "neighbour_dead") == round)?;
         lab.eventually(10.s(), "it to be tried", || problem(&a, "peer_waiting").is_some())?;
         b.start(Daemon::Control)?;
         b.wait_ready(20.s())?;

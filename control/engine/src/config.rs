@@ -33,8 +33,27 @@ pub struct Config {
     pub announce_lead: Duration,
     /// How long a replaced SEK still opens packets.
     pub overlap: Duration,
+    /// When a neighbour counts as dead, and what becomes of it.
+    pub detection: Detection,
     /// The routing protocol; the default is what most domains want.
     pub babel: Babel,
+}
+
+/// Settings of the failure detector.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Detection {
+    /// Hellos in a row that a neighbour may miss until it is dead, 2 to 15.
+    pub dead_threshold: u8,
+    /// How long what a dead neighbour proved and announced is kept, should it return.
+    pub removal_grace: Duration,
+    /// Whether a neighbour that dies over and over is given a high cost until it is calm.
+    pub flap_damping: bool,
+}
+
+impl Default for Detection {
+    fn default() -> Self {
+        Self { dead_threshold: 3, removal_grace: Duration::from_secs(30), flap_damping: true }
+    }
 }
 
 /// Whose keys are accepted.

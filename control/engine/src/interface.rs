@@ -134,6 +134,8 @@ pub(crate) struct Interface {
     pub(crate) digest_at: Option<Instant>,
     /// Hellos that still carry the digest, because the table changed a moment ago.
     pub(crate) digests_left: u8,
+    /// Since when no neighbour is up here any more.
+    pub(crate) deserted_since: Option<Instant>,
 }
 
 impl Interface {

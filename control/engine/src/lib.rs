@@ -9,11 +9,13 @@
 
 pub mod config;
 pub mod derive;
+mod detector;
 mod gak;
 mod identity;
 pub mod inject;
 pub mod input;
 mod interface;
+mod liveness;
 pub mod kmg;
 mod mac;
 mod neighbour;
@@ -37,6 +39,7 @@ mod transmit;
 pub mod view;
 
 use crate::config::{Config, Protection};
+use crate::detector::State;
 use crate::gak::Gaks;
 use crate::identity::Corrections;
 use crate::input::{Ifindex, Input};
@@ -177,7 +180,7 @@ impl Engine {
     /// When [`Engine::handle_timeout`] wants to be called next.
     pub fn next_deadline(&self) -> Option<Instant> {
         let interfaces = self.interfaces.values().filter_map(Interface::next_deadline).min();
-        let neighbours = self.neighbours.values().filter_map(Neighbour::next_deadline).min();
+        let neighbours = self.neighbours.values().filter_map(|one| one.next_deadline(&self.config.detection)).min();
         [self.timers.next(), interfaces, neighbours].into_iter().flatten().min()
     }
 
@@ -202,7 +205,7 @@ impl Engine {
             }
         }
         let overdue = |(key, neighbour): (&NeighbourKey, &Neighbour)| {
-            neighbour.next_deadline().is_some_and(|deadline| deadline <= now.mono).then_some(*key)
+            neighbour.next_deadline(&self.config.detection).is_some_and(|deadline| deadline <= now.mono).then_some(*key)
         };
         let overdue: Vec<_> = self.neighbours.iter().filter_map(overdue).collect();
         for key in overdue {
@@ -368,6 +371,16 @@ impl Engine {
             interface: self.interfaces.get(&key.0).map(|interface| interface.info.name.clone()).unwrap_or_default(),
             address: key.1,
             up: neighbour.is_up(),
+            state: match neighbour.detector.state() {
+                State::Unproven => view::Liveness::Unproven,
+                State::Heard => view::Liveness::Heard,
+                State::Suspect => view::Liveness::Suspect,
+                State::Dead(since) => view::Liveness::Dead(since),
+            },
+            missed: neighbour.missed(),
+            lateness: neighbour.lateness(),
+            flapping: neighbour.detector.is_damped(),
+            deaths: neighbour.detector.deaths(),
             hello_history: neighbour.multicast.bits,
             unicast_history: neighbour.unicast.bits,
             peer: self.is_peer(*key),

@@ -1,13 +1,16 @@
 //! A Babel neighbour: how well it is heard, how well it hears us, what the link costs (RFC 8966 §3.4, appendix A).
 
-use crate::config::DelayMetric;
+use crate::config::{DelayMetric, Detection};
+use crate::detector::{Change, Detector, FLAPPING_COST, Lateness, State};
 use crate::mac::Freshness;
 use crate::rate::Bucket;
+use crate::route::Destination;
 use crate::sync::PeerTable;
 use crate::time::Instant;
 use crate::timestamp::RoundTrip;
 use core::time::Duration;
 use gemcast_proto::wire::babel::{INFINITY, Seqno};
+use std::collections::BTreeSet;
 
 /// Cost of a wired link that works (RFC 8966 appendix A.2.1).
 const WIRED_COST: u16 = 96;
@@ -25,15 +28,32 @@ pub(crate) struct History {
     /// Latest in the highest bit.
     pub(crate) bits: u16,
     expected: Seqno,
+    /// The newest that came in, and when.
+    latest: Option<(Seqno, Instant)>,
     interval: Duration,
     deadline: Option<Instant>,
+    lateness: Lateness,
 }
 
 impl History {
-    /// A Hello came in (appendix A.1).
-    pub(crate) fn received(&mut self, now: Instant, seqno: Seqno, interval: Duration) {
+    /// A Hello came in (appendix A.1). One that another has overtaken on the way is entered where it belongs.
+    pub(crate) fn received(&mut self, now: Instant, seqno: Seqno, interval: Duration, tolerance: u8) {
+        let since_latest = self.latest.map(|(latest, at)| (seqno.distance_from(latest), now - at));
+        if let Some((distance, after)) = since_latest.filter(|_| self.heard_lately()) {
+            let due = self.interval * u32::from(distance.max(0).unsigned_abs());
+            let overtaken = self.interval * u32::from(distance.min(0).unsigned_abs());
+            if distance.unsigned_abs() <= RESTART_DISTANCE {
+                self.lateness.observe(after + overtaken, due, self.interval * u32::from(tolerance));
+            }
+        }
         let distance = seqno.distance_from(self.expected);
-        if self.bits == 0 || distance.unsigned_abs() > RESTART_DISTANCE {
+        if self.bits != 0 && since_latest.is_some_and(|(since, _)| since <= 0) && distance >= -16 {
+            let place = u32::from(distance.unsigned_abs()).saturating_sub(1);
+            self.bits |= 0x8000_u16.checked_shr(place).unwrap_or(0);
+            return;
+        }
+        self.latest = Some((seqno, now));
+        if self.bits == 0 || since_latest.is_none() || distance.unsigned_abs() > RESTART_DISTANCE {
             self.bits = 0;
         } else if distance < 0 {
             // The neighbour lengthened its interval, and we counted misses that were none.
@@ -45,7 +65,7 @@ impl History {
         self.expected = seqno.next();
         if !interval.is_zero() {
             self.interval = interval;
-            self.deadline = Some(now + interval + interval / 2);
+            self.deadline = Some(now + interval + interval / 2 + self.lateness.stretch());
         }
     }
 
@@ -66,21 +86,15 @@ impl History {
         self.bits >> 13 != 0
     }
 
+    /// How many in a row did not come in; `None` when none is promised.
+    fn missed_in_a_row(&self) -> Option<u32> {
+        (!self.interval.is_zero()).then(|| self.bits.leading_zeros())
+    }
+
     /// Two of the last three came in.
     fn two_of_three(&self) -> bool {
         (self.bits >> 13).count_ones() >= 2
     }
-}
-
-/// How long a neighbour has been silent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Silence {
-    /// Not for long.
-    None,
-    /// Three Hellos in a row did not come: it counts as down. What it proved is kept, should it come back.
-    Down,
-    /// For so long that nothing of it is kept.
-    Forgotten,
 }
 
 /// RFC 8966 §3.4.2 and appendix B: held for 3.5 times the announced interval.
@@ -93,8 +107,11 @@ pub(crate) struct Neighbour {
     pub(crate) freshness: Freshness,
     pub(crate) multicast: History,
     pub(crate) unicast: History,
-    /// Proven fresh and heard: none of its series has missed three Hellos in a row, or some other has not.
-    pub(crate) up: bool,
+    pub(crate) detector: Detector,
+    /// A suspicion was told, so that its end is to be told, too.
+    pub(crate) suspicion_told: bool,
+    /// What was reached by way of it when it became suspect.
+    pub(crate) carried: BTreeSet<Destination>,
     pub(crate) up_since: Instant,
     /// Its multicast does not arrive, though it is up.
     pub(crate) misses_multicast: bool,
@@ -130,7 +147,9 @@ impl Neighbour {
             freshness,
             multicast: History::default(),
             unicast: History::default(),
-            up: false,
+            detector: Detector::default(),
+            suspicion_told: false,
+            carried: BTreeSet::new(),
             up_since: now,
             misses_multicast: false,
             deaf_until: None,
@@ -150,9 +169,28 @@ impl Neighbour {
         }
     }
 
-    /// Heard, and proven fresh.
+    /// Proven fresh, and not silent for too long.
     pub(crate) fn is_up(&self) -> bool {
-        self.up
+        self.detector.is_up()
+    }
+
+    /// Hellos in a row that did not come in: of the series that lacks fewest, or all, when none is promised.
+    pub(crate) fn missed(&self) -> u32 {
+        let series = [self.multicast.missed_in_a_row(), self.unicast.missed_in_a_row()];
+        series.into_iter().flatten().min().unwrap_or(0)
+    }
+
+    /// How much later than promised its Hellos come.
+    pub(crate) fn lateness(&self) -> Duration {
+        let [multicast, unicast] = [&self.multicast, &self.unicast].map(|history| history.lateness.stretch());
+        multicast.max(unicast)
+    }
+
+    /// Its packets are of a new incarnation, which counts its Hellos anew.
+    pub(crate) fn restarted(&mut self) {
+        for history in [&mut self.multicast, &mut self.unicast] {
+            (history.latest, history.lateness) = (None, Lateness::default());
+        }
     }
 
     /// Looks whether its multicast arrives. A neighbour that has just come up has `grace` for its first Hello.
@@ -176,7 +214,7 @@ impl Neighbour {
 
     /// Up, and routes by it may be used.
     pub(crate) fn is_linked_both_ways(&self) -> bool {
-        self.up && self.base_cost() != INFINITY
+        self.is_up() && self.base_cost() != INFINITY
     }
 
     /// Cost of receiving from it, as our IHUs tell it (appendix A.2).
@@ -205,8 +243,20 @@ impl Neighbour {
         u16::try_from(cost).unwrap_or(INFINITY - 1).min(INFINITY - 1)
     }
 
-    /// Cost of the link, with the penalty for its delay (RFC 9616 §3.4).
+    /// Cost of the link, with the penalties for its delay (RFC 9616 §3.4) and for deaths. That of a dead one is infinite
+    /// (RFC 8966 appendix A.2 leaves it to us).
     pub(crate) fn cost(&self, delay: Option<DelayMetric>) -> u16 {
+        if !self.is_up() {
+            return INFINITY;
+        }
+        let cost = self.delayed_cost(delay);
+        if cost == INFINITY || !self.detector.is_damped() {
+            return cost;
+        }
+        cost.saturating_add(FLAPPING_COST).min(INFINITY - 1)
+    }
+
+    fn delayed_cost(&self, delay: Option<DelayMetric>) -> u16 {
         let (base, rtt) = (self.base_cost(), self.round_trip.smoothed());
         let (Some(delay), Some(rtt), false) = (delay, rtt, base == INFINITY) else { return base };
         let range = delay.max.saturating_sub(delay.min).as_micros().max(1);
@@ -223,38 +273,34 @@ impl Neighbour {
         self.ihu_deadline = Some(now + ihu_lifetime(interval));
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let unscheduled = (!self.awaits_hellos()).then(|| self.last_heard + UNSCHEDULED_LIFETIME);
+    pub(crate) fn next_deadline(&self, detection: &Detection) -> Option<Instant> {
+        let unscheduled = self.owes_nothing().then(|| self.last_heard + UNSCHEDULED_LIFETIME);
         let (repeat, retry) = (self.freshness.next_repeat(), self.peer_table.retry_at);
         let hellos = [self.multicast.deadline, self.unicast.deadline, self.ihu_deadline];
-        hellos.into_iter().chain([unscheduled, repeat, retry]).flatten().min()
+        let others = [unscheduled, repeat, retry, self.detector.next_deadline(detection)];
+        hellos.into_iter().chain(others).flatten().min()
     }
 
-    /// Counts what is overdue.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Silence {
-        let mut lately = false;
-        let mut missed = false;
+    /// Counts what is overdue, and says what follows.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, detection: &Detection) -> Option<Change> {
         for history in [&mut self.multicast, &mut self.unicast] {
-            let scheduled = history.deadline.is_some();
             while history.deadline.is_some_and(|deadline| deadline <= now) {
                 history.missed(now);
-                missed = true;
             }
-            lately |= scheduled && history.heard_lately();
         }
         if self.ihu_deadline.is_some_and(|deadline| deadline <= now) {
             self.ihu_deadline = None;
             self.txcost = INFINITY;
         }
-        let silent = self.multicast.bits | self.unicast.bits == 0;
-        let sent_hellos = !(self.multicast.interval.is_zero() && self.unicast.interval.is_zero());
-        if !self.awaits_hellos() && (silent && sent_hellos || now >= self.last_heard + UNSCHEDULED_LIFETIME) {
-            Silence::Forgotten
-        } else if missed && !lately {
-            Silence::Down
-        } else {
-            Silence::None
+        if self.owes_nothing() && now >= self.last_heard + UNSCHEDULED_LIFETIME {
+            return Some(Change::Forgotten);
         }
+        self.detector.missed(now, self.missed(), detection)
+    }
+
+    /// Neither Hellos are awaited of it, nor the end of its grace.
+    fn owes_nothing(&self) -> bool {
+        !self.awaits_hellos() && !matches!(self.detector.state(), State::Dead(_))
     }
 
     fn awaits_hellos(&self) -> bool {
@@ -273,6 +319,8 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const DETECTION: Detection =
+        Detection { dead_threshold: 3, removal_grace: Duration::from_secs(30), flap_damping: true };
 
     fn neighbour() -> Neighbour {
         Neighbour::new(Instant(0), false, Freshness::default())
@@ -281,7 +329,7 @@ mod tests {
     fn history(seqnos: &[u16]) -> History {
         let mut history = History::default();
         for &seqno in seqnos {
-            history.received(Instant(0), Seqno(seqno), SECOND);
+            history.received(Instant(0), Seqno(seqno), SECOND, 3);
         }
         history
     }
@@ -296,56 +344,76 @@ mod tests {
         let mut late = history(&[7, 8]);
         late.missed(Instant(0));
         assert_eq!(late.bits, 0x6000);
-        late.received(Instant(0), Seqno(9), SECOND);
+        late.received(Instant(0), Seqno(9), SECOND, 3);
         assert_eq!(late.bits, 0xe000, "it was no miss");
     }
 
     #[test]
     fn a_wired_link_costs_96_while_two_of_three_hellos_come_in() {
         let mut neighbour = neighbour();
-        neighbour.multicast.received(Instant(0), Seqno(1), SECOND);
+        neighbour.multicast.received(Instant(0), Seqno(1), SECOND, 3);
         assert_eq!(neighbour.rxcost(), INFINITY);
-        neighbour.multicast.received(Instant(0), Seqno(2), SECOND);
+        neighbour.multicast.received(Instant(0), Seqno(2), SECOND, 3);
         assert_eq!((neighbour.rxcost(), neighbour.base_cost()), (96, INFINITY), "it does not hear us yet");
         neighbour.received_ihu(Instant(0), 96, SECOND);
         assert_eq!(neighbour.base_cost(), 96);
         let two_missed = Instant(0) + SECOND * 5 / 2;
-        neighbour.handle_timeout(Instant(0) + SECOND * 3 / 2);
-        neighbour.handle_timeout(two_missed);
+        neighbour.handle_timeout(Instant(0) + SECOND * 3 / 2, &DETECTION);
+        neighbour.handle_timeout(two_missed, &DETECTION);
         assert_eq!(neighbour.base_cost(), INFINITY);
     }
 
     #[test]
-    fn a_silent_neighbour_is_down_after_three_misses_and_forgotten_after_sixteen() {
+    fn f30_a_silent_neighbour_is_suspect_then_dead_and_forgotten_after_its_grace() {
         let mut neighbour = neighbour();
-        neighbour.multicast.received(Instant(0), Seqno(1), SECOND);
-        let mut silence = vec![];
-        while silence.last() != Some(&Silence::Forgotten) {
-            let deadline = neighbour.next_deadline().unwrap();
-            silence.push(neighbour.handle_timeout(deadline));
-            assert_eq!(silence.contains(&Silence::Down), deadline >= Instant(0) + SECOND * 7 / 2);
+        neighbour.multicast.received(Instant(0), Seqno(1), SECOND, 3);
+        neighbour.detector.heard();
+        let mut changes = vec![];
+        while changes.last().is_none_or(|(_, change)| *change != Change::Forgotten) {
+            let deadline = neighbour.next_deadline(&DETECTION).unwrap();
+            changes.extend(neighbour.handle_timeout(deadline, &DETECTION).map(|change| (deadline, change)));
         }
-        assert_eq!(silence.len(), 16);
-        assert_eq!(silence[..3], [Silence::None, Silence::None, Silence::Down]);
+        let at = |half_seconds: u32| Instant(0) + SECOND * half_seconds / 2;
+        let expected = [(5, Change::Suspect), (7, Change::Dead { flapping: false }), (67, Change::Forgotten)];
+        assert_eq!(changes, expected.map(|(half_seconds, change)| (at(half_seconds), change)));
+    }
+
+    #[test]
+    fn f38_an_overtaken_hello_is_entered_where_it_belongs_and_stretches_the_deadline() {
+        let ms = |ms: u64| Instant(ms * 1000);
+        let interval = Duration::from_millis(100);
+        let mut history = History::default();
+        for n in 0..4 {
+            history.received(ms(100 * u64::from(n)), Seqno(n), interval, 3);
+        }
+        assert_eq!(history.deadline, Some(ms(450)));
+        history.received(ms(500), Seqno(5), interval, 3);
+        assert_eq!(history.bits >> 11, 0b10111);
+        history.received(ms(530), Seqno(4), interval, 3);
+        assert_eq!((history.bits >> 11, history.expected), (0b11111, Seqno(6)));
+        history.received(ms(600), Seqno(6), interval, 3);
+        assert_eq!(history.bits >> 10, 0b11_1111);
+        let stretched = history.deadline.unwrap() - ms(750);
+        assert!(stretched > interval && stretched < Duration::from_millis(130), "{stretched:?}");
     }
 
     #[test]
     fn a_neighbour_that_one_series_is_heard_of_is_up() {
         let mut neighbour = neighbour();
-        neighbour.multicast.received(Instant(0), Seqno(1), SECOND);
+        neighbour.multicast.received(Instant(0), Seqno(1), SECOND, 3);
         for second in 0..10 {
             let now = Instant(0) + SECOND * second;
-            neighbour.unicast.received(now, Seqno(u16::try_from(second).unwrap()), SECOND);
-            assert_eq!(neighbour.handle_timeout(now), Silence::None);
+            neighbour.unicast.received(now, Seqno(u16::try_from(second).unwrap()), SECOND, 3);
+            assert_eq!(neighbour.handle_timeout(now, &DETECTION), None);
         }
         neighbour.review_multicast(Instant(0) + SECOND, 3 * SECOND);
         assert!(!neighbour.misses_multicast, "it may still begin");
         neighbour.review_multicast(Instant(0) + 10 * SECOND, 3 * SECOND);
         assert!(neighbour.misses_multicast);
-        neighbour.multicast.received(Instant(0) + 10 * SECOND, Seqno(11), SECOND);
+        neighbour.multicast.received(Instant(0) + 10 * SECOND, Seqno(11), SECOND, 3);
         neighbour.review_multicast(Instant(0) + 10 * SECOND, 3 * SECOND);
         assert!(neighbour.misses_multicast, "one is not enough");
-        neighbour.multicast.received(Instant(0) + 11 * SECOND, Seqno(12), SECOND);
+        neighbour.multicast.received(Instant(0) + 11 * SECOND, Seqno(12), SECOND, 3);
         neighbour.review_multicast(Instant(0) + 11 * SECOND, 3 * SECOND);
         assert!(!neighbour.misses_multicast);
     }
@@ -354,11 +422,11 @@ mod tests {
     fn a_neighbour_that_announces_no_next_hello_is_gone_after_a_while() {
         for scheduled in [Duration::ZERO, SECOND] {
             let mut neighbour = neighbour();
-            neighbour.unicast.received(Instant(0), Seqno(1), Duration::ZERO);
-            neighbour.multicast.received(Instant(0), Seqno(1), scheduled);
+            neighbour.unicast.received(Instant(0), Seqno(1), Duration::ZERO, 3);
+            neighbour.multicast.received(Instant(0), Seqno(1), scheduled, 3);
             let mut last = Instant(0);
-            while let Some(deadline) = neighbour.next_deadline() {
-                let gone = neighbour.handle_timeout(deadline) == Silence::Forgotten;
+            while let Some(deadline) = neighbour.next_deadline(&DETECTION) {
+                let gone = neighbour.handle_timeout(deadline, &DETECTION) == Some(Change::Forgotten);
                 assert!(gone || deadline > last, "the same deadline again: {deadline:?}");
                 last = deadline;
                 if gone {

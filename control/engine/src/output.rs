@@ -131,22 +131,86 @@ pub struct InstallKey {
     pub not_after: UnixMillis,
 }
 
+/// What goes by way of a neighbour, counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Carried {
+    /// Groups that gateways among them have keys for.
+    pub groups: usize,
+    /// Gateways.
+    pub nodes: usize,
+    /// Prefixes.
+    pub routes: usize,
+}
+
 /// Something an operator wants to know. Never holds a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// First packet accepted from a neighbour.
+    /// First packet accepted from a neighbour, or from a new incarnation of it.
     NeighbourUp {
         /// Interface.
         ifindex: Ifindex,
         /// Its address.
         address: Ipv6Addr,
     },
-    /// Three Hellos of a neighbour in a row did not come.
-    NeighbourDown {
+    /// Hellos of a neighbour in a row did not come.
+    NeighbourSuspect {
         /// Interface.
         ifindex: Ifindex,
-        /// Its link-local address.
+        /// Its address.
         address: Ipv6Addr,
+        /// How many.
+        missed: u32,
+        /// How many make it dead.
+        of: u32,
+    },
+    /// A neighbour was silent for too long. What it proved and announced is kept for a while, should it return.
+    NeighbourDead {
+        /// Interface.
+        ifindex: Ifindex,
+        /// Its address.
+        address: Ipv6Addr,
+        /// Hellos that did not come.
+        missed: u32,
+        /// What was reached by way of it, and is reached another way now.
+        moved: Carried,
+        /// What was reached by way of it, and is not reached any more.
+        lost: Carried,
+    },
+    /// A neighbour is heard again.
+    NeighbourBack {
+        /// Interface.
+        ifindex: Ifindex,
+        /// Its address.
+        address: Ipv6Addr,
+        /// How long it was dead; `None`: it was only suspect.
+        away: Option<Duration>,
+    },
+    /// A neighbour dies over and over: its link has a high cost from now on.
+    NeighbourFlapping {
+        /// Interface.
+        ifindex: Ifindex,
+        /// Its address.
+        address: Ipv6Addr,
+        /// Deaths since it is known.
+        deaths: u32,
+        /// Time after which it counts as calm, if it does not die again.
+        calm_after: Duration,
+    },
+    /// A neighbour has not died for long enough: its link costs what it costs.
+    NeighbourCalm {
+        /// Interface.
+        ifindex: Ifindex,
+        /// Its address.
+        address: Ipv6Addr,
+    },
+    /// Nothing of a neighbour is kept any longer.
+    NeighbourForgotten {
+        /// Interface.
+        ifindex: Ifindex,
+        /// Its address.
+        address: Ipv6Addr,
+        /// Because it was silent; else its interface or address is gone.
+        silent: bool,
     },
     /// A unicast peer does not answer; it is tried again, after twice the time each time.
     PeerWaiting {

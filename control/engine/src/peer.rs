@@ -179,26 +179,20 @@ impl Engine {
         }
     }
 
-    /// A neighbour is heard, for the first time or again.
-    pub(crate) fn neighbour_up(&mut self, now: Now, key: NeighbourKey) {
-        let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
-        neighbour.up = true;
-        neighbour.up_since = now.mono;
-        self.event(Event::NeighbourUp { ifindex: key.0, address: key.1 });
+    /// A neighbour is heard, for the first time or again: if it is a peer, it need not be tried any more.
+    pub(crate) fn peer_answers(&mut self, key: NeighbourKey) {
         if let Some(peer) = self.peer_mut(key).filter(|peer| peer.next_at.is_some()) {
             peer.next_at = None;
             let tries = core::mem::take(&mut peer.tries);
             self.event(Event::PeerReached { ifindex: key.0, address: key.1.to_canonical(), tries });
         }
-        self.adjacency_returned(now, key);
     }
 
     /// A neighbour was silent for too long, or is gone. A peer is tried again.
-    pub(crate) fn neighbour_down(&mut self, now: Now, key: NeighbourKey) {
+    pub(crate) fn peer_silent(&mut self, now: Now, key: NeighbourKey) {
         if let Some(neighbour) = self.neighbours.get_mut(&key) {
-            (neighbour.up, neighbour.by_unicast) = (false, false);
+            neighbour.by_unicast = false;
         }
-        self.event(Event::NeighbourDown { ifindex: key.0, address: key.1 });
         let Some(interface) = self.interfaces.get_mut(&key.0) else { return };
         interface.copies.remove(&key.1);
         if let Some(peer) = interface.peers.get_mut(&key.1) {

@@ -88,6 +88,7 @@ impl Engine {
         match verdict {
             Verdict::Fresh => true,
             Verdict::NewlyFresh => {
+                self.neighbours.entry(key).and_modify(Neighbour::restarted);
                 self.neighbour_up(now, key);
                 true
             }
@@ -170,7 +171,7 @@ impl Engine {
         let returned = history.bits != 0 && history.bits & 0xc000 == 0;
         let (up, rxcost) = (neighbour.is_up(), neighbour.rxcost());
         let history = if unicast { &mut neighbour.unicast } else { &mut neighbour.multicast };
-        history.received(now.mono, seqno, centiseconds(interval));
+        history.received(now.mono, seqno, centiseconds(interval), self.config.detection.dead_threshold);
         if neighbour.rxcost() != rxcost {
             // It is to know soon what it costs to reach us.
             neighbour.ihu_wanted = true;
@@ -181,6 +182,7 @@ impl Engine {
         } else if returned {
             self.adjacency_returned(now, key);
         }
+        self.clear_suspicion(now, key);
         self.review_path(now, key);
         self.apply_cost(now, key);
     }

@@ -77,7 +77,7 @@ pub(crate) fn node_route(id: NodeId) -> Destination {
 }
 
 /// The gateway that a destination stands for.
-fn node_of(destination: Destination) -> Option<NodeId> {
+pub(crate) fn node_of(destination: Destination) -> Option<NodeId> {
     let IpAddr::V6(address) = destination.prefix.address() else { return None };
     let octets = address.octets();
     let (prefix, id) = octets.split_first_chunk::<8>()?;

@@ -4,7 +4,7 @@ use crate::Engine;
 use crate::input::{self, Ifindex};
 use crate::interface::{Interface, Message, Outbox, Repeats};
 use crate::mac::{INDEX_LEN, NONCE_LEN, PseudoHeader};
-use crate::neighbour::{Neighbour, Silence};
+use crate::neighbour::Neighbour;
 use crate::output::{Output, Transmit};
 use crate::rate::Bucket;
 use crate::route::Distance;
@@ -65,6 +65,7 @@ impl Engine {
                 announced: BTreeMap::new(),
                 digest_at: None,
                 digests_left: 0,
+                deserted_since: None,
             },
         );
         self.configure_peers(now, ifindex);
@@ -91,35 +92,11 @@ impl Engine {
         }
     }
 
-    pub(crate) fn neighbour_timeout(&mut self, now: Now, key: NeighbourKey) {
-        let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
-        let repeated = neighbour.freshness.repeat(now.mono);
-        match neighbour.handle_timeout(now.mono) {
-            Silence::Forgotten => return self.neighbour_gone(now, key),
-            Silence::Down if neighbour.up => self.neighbour_down(now, key),
-            _ => {}
-        }
-        if let Some(nonce) = repeated {
-            self.send_challenge(now, key, nonce);
-        }
-        self.retry_comparison(now, key);
-        self.review_path(now, key);
-        self.apply_cost(now, key);
-    }
-
     /// RFC 8967 §4.3.1.1.
     pub(crate) fn send_challenge(&mut self, now: Now, key: NeighbourKey, nonce: [u8; NONCE_LEN]) {
         self.counters.challenges_sent += 1;
         let message = Message::Bytes { kind: babel::kind::CHALLENGE_REQUEST, body: nonce.into() };
         self.push(key.0, Some(key.1), message, now.mono);
-    }
-
-    pub(crate) fn neighbour_gone(&mut self, now: Now, key: NeighbourKey) {
-        self.lose_routes(now, key);
-        if self.neighbours.get(&key).is_some_and(Neighbour::is_up) {
-            self.neighbour_down(now, key);
-        }
-        self.neighbours.remove(&key);
     }
 
     /// Does what an interface has due.

@@ -121,6 +121,31 @@ pub enum SyncState {
     },
 }
 
+/// Where a neighbour stands with the failure detector.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Liveness {
+    /// Nothing accepted from it yet.
+    Unproven,
+    /// Heard.
+    Heard,
+    /// Two Hellos in a row, or more, did not come.
+    Suspect,
+    /// Silent for too long since then; what it proved is kept for a while.
+    Dead(Instant),
+}
+
+impl Liveness {
+    /// The word used in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unproven => "unproven",
+            Self::Heard => "up",
+            Self::Suspect => "suspect",
+            Self::Dead(_) => "dead",
+        }
+    }
+}
+
 /// A Babel neighbour.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NeighbourView {
@@ -132,6 +157,16 @@ pub struct NeighbourView {
     pub address: Ipv6Addr,
     /// Whether it proved freshness (RFC 8967 challenge) and is heard.
     pub up: bool,
+    /// The same in detail.
+    pub state: Liveness,
+    /// Hellos in a row that did not come.
+    pub missed: u32,
+    /// How much later than promised its Hellos came lately; their deadlines are stretched by it.
+    pub lateness: Duration,
+    /// Whether its link is given a high cost because it died over and over.
+    pub flapping: bool,
+    /// How often it died since it is known.
+    pub deaths: u32,
     /// Multicast hello history, most recent in the highest bit (RFC 8966 appendix A.1).
     pub hello_history: u16,
     /// Unicast hello history, likewise.

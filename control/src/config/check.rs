@@ -7,12 +7,12 @@ use super::{
 };
 use crate::keyfile::{self, Identity, KeyFileError};
 use crate::routes;
-use gemcast_engine::config::{DelayMetric, Link, MacAlgorithm, Membership, PrefixRule};
+use gemcast_engine::config::{DelayMetric, Detection, Link, MacAlgorithm, Membership, PrefixRule};
 use gemcast_engine::secret::Secret;
 use gemcast_proto::id::{Epoch, Suite};
 use gemcast_xdp::layout::{MAX_INTERFACES, MAX_PORTS};
 use std::net::IpAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
@@ -29,6 +29,10 @@ const NODE_NAME_LEN: usize = 63;
 const SOCKET_PATH_LEN: usize = 107;
 /// Babel's intervals are 16-bit centiseconds (RFC 8966 §4.6.5).
 const BABEL_INTERVAL: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(655_351);
+/// Hellos in a row whose loss makes a neighbour dead: one is lost now and then, and histories have 16 bits.
+const DEAD_THRESHOLD: RangeInclusive<u8> = 2..=15;
+/// What is kept of a dead neighbour takes memory.
+const REMOVAL_GRACE: Range<Duration> = Duration::ZERO..Duration::from_secs(3600 + 1);
 /// A ban ends: it hits the key's rightful owner, too.
 const BAN_TIME: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(86_400 + 1);
 /// Longest life of a key: a sane bound on how long a stolen one is of use.
@@ -172,6 +176,11 @@ impl Checker<'_> {
         let hello_interval = self.span("hello_interval", file.resilience.hello_interval, seconds(1), &BABEL_INTERVAL);
         let update = file.resilience.update_interval;
         let update_interval = self.span("update_interval", update, seconds(10), &BABEL_INTERVAL);
+        let detection = self.detection(
+            file.resilience.dead_threshold,
+            file.resilience.removal_grace,
+            file.resilience.flap_damping,
+        );
         let ban_time = self.span("ban_time", file.resilience.ban_time, seconds(60), &BAN_TIME);
         let lifetime_at = file.keys.sek_lifetime.as_ref().map_or(0..0, Spanned::span);
         let sek_lifetime = self.span("sek_lifetime", file.keys.sek_lifetime, seconds(3600), &LIFETIME);
@@ -197,11 +206,29 @@ impl Checker<'_> {
             groups,
             hello_interval,
             update_interval,
+            detection,
             ban_time,
             sek_lifetime,
             announce_lead,
             overlap,
         })
+    }
+
+    fn detection(
+        &mut self,
+        threshold: Option<Spanned<u8>>,
+        grace: Option<Spanned<Parsed<Span>>>,
+        flap_damping: bool,
+    ) -> Detection {
+        let default = Detection::default();
+        let dead_threshold = threshold.as_ref().map_or(default.dead_threshold, |threshold| *threshold.get_ref());
+        if let Some(place) = threshold.filter(|_| !DEAD_THRESHOLD.contains(&dead_threshold)) {
+            let (least, most) = (DEAD_THRESHOLD.start(), DEAD_THRESHOLD.end());
+            let message = format!("dead_threshold of {dead_threshold}; expected {least} to {most} missed Hellos");
+            self.refuse(&place.span(), message);
+        }
+        let removal_grace = self.span("removal_grace", grace, default.removal_grace, &REMOVAL_GRACE);
+        Detection { dead_threshold, removal_grace, flap_damping }
     }
 
     fn node(&mut self, node: file::Node) -> Option<Node> {

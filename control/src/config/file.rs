@@ -113,12 +113,29 @@ pub(super) struct Gak {
 }
 
 /// `[resilience]`
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Resilience {
     pub(super) hello_interval: Option<Spanned<Parsed<Span>>>,
     pub(super) update_interval: Option<Spanned<Parsed<Span>>>,
+    pub(super) dead_threshold: Option<Spanned<u8>>,
+    pub(super) removal_grace: Option<Spanned<Parsed<Span>>>,
+    #[serde(default = "yes")]
+    pub(super) flap_damping: bool,
     pub(super) ban_time: Option<Spanned<Parsed<Span>>>,
+}
+
+impl Default for Resilience {
+    fn default() -> Self {
+        Self {
+            hello_interval: None,
+            update_interval: None,
+            dead_threshold: None,
+            removal_grace: None,
+            flap_damping: true,
+            ban_time: None,
+        }
+    }
 }
 
 /// `[keys]`

@@ -178,7 +178,7 @@ pub fn neighbours(neighbours: &api::Neighbours) -> String {
         table.row([
             neighbour.interface.clone(),
             neighbour.address.clone(),
-            if neighbour.up { "up" } else { "down" }.into(),
+            standing(neighbour),
             hellos,
             ago(neighbour.last_heard_ms),
             cost(neighbour.rxcost),
@@ -189,6 +189,17 @@ pub fn neighbours(neighbours: &api::Neighbours) -> String {
         ]);
     }
     table.text() + &waiting(neighbours)
+}
+
+/// Where a neighbour stands with the failure detector.
+fn standing(neighbour: &api::Neighbour) -> String {
+    let missed = || format!("{} of {}", neighbour.missed, neighbour.dead_threshold);
+    let state = match (neighbour.state.as_str(), neighbour.dead_ms) {
+        ("suspect", _) => format!("suspect, missed {}", missed()),
+        ("dead", Some(ms)) => format!("dead for {}", duration(ms / 1000)),
+        (state, _) => state.to_owned(),
+    };
+    if neighbour.flapping { format!("{state}, flapping") } else { state }
 }
 
 /// What unicast peers wait for.
@@ -204,8 +215,15 @@ pub fn neighbour(found: &[api::Neighbour], announced: &[api::Route]) -> String {
         let (interface, address) = (&neighbour.interface, &neighbour.address);
         writeln!(text, "{address} on {interface}").expect("a String grows");
         let mut line = |name: &str, value: String| writeln!(text, "  {name:<10}{value}").expect("a String grows");
-        line("state", if neighbour.up { "up" } else { "down" }.into());
+        line("state", standing(neighbour));
         line("heard", ago(neighbour.last_heard_ms));
+        if neighbour.lateness_us > 0 {
+            line("late", format!("by up to {}; awaited that much longer", millis(neighbour.lateness_us)));
+        }
+        if neighbour.deaths > 0 {
+            let avoided = if neighbour.flapping { "; avoided until it is calm" } else { "" };
+            line("died", format!("{}{avoided}", count(neighbour.deaths, "time")));
+        }
         let (multicast, unicast) = (&neighbour.hello_history, &neighbour.unicast_history);
         line("hellos", format!("multicast {multicast}, unicast {unicast}, the latest in the highest bit"));
         if neighbour.by_unicast {
@@ -265,7 +283,7 @@ pub fn sync(neighbours: &api::Neighbours) -> String {
         table.row([
             neighbour.interface.clone(),
             neighbour.address.clone(),
-            if neighbour.up { "up" } else { "down" }.into(),
+            standing(neighbour),
             ago(neighbour.last_heard_ms),
             compared(neighbour),
         ]);

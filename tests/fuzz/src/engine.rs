@@ -113,6 +113,7 @@ impl World {
             clock_floor: UnixMillis(0),
             hello_interval: Duration::from_secs(1),
             update_interval: Duration::from_secs(10),
+            detection: Default::default(),
             sek_lifetime: Duration::from_secs(3600),
             announce_lead: Duration::from_secs(30),
             overlap: Duration::from_secs(10),

@@ -161,6 +161,7 @@ pub(super) fn config(host: usize, member: bool) -> Config {
         clock_floor: gemcast_engine::time::UnixMillis(0),
         hello_interval: Duration::from_secs(1),
         update_interval: Duration::from_secs(10),
+        detection: Default::default(),
         sek_lifetime: Duration::from_secs(3600),
         announce_lead: Duration::from_secs(30),
         overlap: Duration::from_secs(10),

@@ -8,6 +8,7 @@ use core::cmp::Reverse;
 use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 use gemcast_engine::Engine;
+use gemcast_engine::config::Config;
 use gemcast_engine::input::{Ifindex, Input, Interface, Originated, Packet};
 use gemcast_engine::output::{RouteAction, Transmit};
 use gemcast_engine::time::{Instant, Now, UnixMillis};
@@ -72,6 +73,8 @@ pub struct World {
     /// Whether forwarding loops are looked for all the time. Babel promises that there are none, unless a node forgot
     /// what it had announced.
     pub watch_loops: bool,
+    /// Changes the configuration of every host that starts.
+    pub tune: fn(&mut Config),
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     events: BTreeMap<u64, Event>,
     sequence: u64,
@@ -96,6 +99,7 @@ impl World {
             links: links.collect(),
             traffic: Traffic::default(),
             watch_loops: true,
+            tune: |_| (),
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
             sequence: 0,
@@ -132,7 +136,9 @@ impl World {
         self.rng.fill_bytes(&mut seed);
         let now = self.time(host);
         let member = self.hosts[host].member;
-        let engine = Engine::new(config(host, member), seed, now);
+        let mut config = config(host, member);
+        (self.tune)(&mut config);
+        let engine = Engine::new(config, seed, now);
         self.hosts[host].id = engine.node_id();
         self.hosts[host].engine = Some(engine);
         self.hosts[host].starts += 1;

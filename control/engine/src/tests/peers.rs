@@ -53,7 +53,7 @@ fn f34_lost_multicast_falls_back_to_unicast_and_returns() {
         assert!(!fallen_back(&rig, 0) && !fallen_back(&rig, 1), "multicast does");
         rig.no_multicast = lost;
         rig.run_until(6 * SECOND, |rig| fallen_back(rig, 0) && fallen_back(rig, 1));
-        let downs = |rig: &Rig, host| count(rig, host, |event| matches!(event, Event::NeighbourDown { .. }));
+        let downs = |rig: &Rig, host| count(rig, host, |event| matches!(event, Event::NeighbourDead { .. }));
         assert_eq!((downs(&rig, 0), downs(&rig, 1)), (0, 0), "unicast Hellos hold the link");
 
         // A new key, a new route, a retraction: floods and triggered updates arrive as if multicast did.
@@ -180,7 +180,7 @@ fn f42_a_peer_that_dies_is_declared_gone_and_reached_again() {
     rig.run(5 * SECOND);
     rig.loses = Box::new(|_, _, _| true);
     let took =
-        rig.run_until(10 * SECOND, |rig| count(rig, 0, |event| matches!(event, Event::NeighbourDown { .. })) == 1);
+        rig.run_until(10 * SECOND, |rig| count(rig, 0, |event| matches!(event, Event::NeighbourDead { .. })) == 1);
     assert!(took >= 2 * SECOND && took <= 4 * SECOND, "{took:?}");
     rig.run(120 * SECOND);
     assert!(matches!(rig.hosts[0].engine.peers()[0].state, PeerState::Waiting { tries, .. } if tries > 5));
@@ -196,7 +196,7 @@ fn a_neighbour_counts_as_down_after_three_hellos_and_comes_back_with_what_it_pro
     let mut rig = Rig::new(members(2), &[&[0, 1]]);
     rig.run(10 * SECOND);
     rig.loses = Box::new(|from, _, _| from == 1);
-    let downs = |rig: &Rig| count(rig, 0, |event| matches!(event, Event::NeighbourDown { .. }));
+    let downs = |rig: &Rig| count(rig, 0, |event| matches!(event, Event::NeighbourDead { .. }));
     let took = rig.run_until(10 * SECOND, |rig| downs(rig) == 1);
     assert!(took >= 2 * SECOND && took <= 4 * SECOND, "{took:?}");
     rig.run(2 * SECOND);
@@ -204,7 +204,8 @@ fn a_neighbour_counts_as_down_after_three_hellos_and_comes_back_with_what_it_pro
     rig.loses = Box::new(|_, _, _| false);
     rig.run_until(2 * SECOND, |rig| rig.hosts[0].engine.neighbours()[0].up);
     assert_eq!(rig.hosts[0].engine.counters.challenges_sent, challenges);
-    assert_eq!(count(&rig, 0, |event| matches!(event, Event::NeighbourUp { .. })), 2);
+    assert_eq!(count(&rig, 0, |event| matches!(event, Event::NeighbourUp { .. })), 1);
+    assert_eq!(count(&rig, 0, |event| matches!(event, Event::NeighbourBack { away: Some(_), .. })), 1);
     assert_eq!(downs(&rig), 1);
 }
 

@@ -145,6 +145,7 @@ pub(super) fn config(number: usize, options: &Options) -> Config {
         sek_lifetime: Duration::from_secs(3600),
         announce_lead: Duration::from_secs(30),
         overlap: Duration::from_secs(10),
+        detection: Default::default(),
         babel: Babel::default(),
     }
 }

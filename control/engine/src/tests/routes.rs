@@ -302,7 +302,7 @@ fn keys_and_algorithm_change_one_gateway_after_the_other_without_a_gap() {
         }
     }
     for (host, before) in rig.hosts.iter().zip(events) {
-        assert!(!host.events[before..].iter().any(|event| matches!(event, Event::NeighbourDown { .. })));
+        assert!(!host.events[before..].iter().any(|event| matches!(event, Event::NeighbourDead { .. })));
         assert_eq!(host.engine.counters.refused_mac, 0);
     }
 }
