@@ -90,7 +90,8 @@ impl Entry {
                     .with("dead_ms", away.unwrap_or_default().as_millis())
             }
             Event::NeighbourFlapping { ifindex, address, deaths, calm_after } => {
-                let text = format!("neighbour died {deaths} times: avoided until it is calm for {} s", calm_after.as_secs());
+                let text =
+                    format!("neighbour died {deaths} times: avoided until it is calm for {} s", calm_after.as_secs());
                 Self::new(Warning, "neighbour_flapping", text)
                     .with("interface", interfaces.name(*ifindex))
                     .with("address", address.to_canonical())

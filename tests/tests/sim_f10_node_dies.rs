@@ -62,9 +62,8 @@ fn f10_routes_lead_around_a_dead_gateway_with_slow_hellos() {
         let shape = Shape::grid(3, 3);
         let mut world = settled(&shape, seed, 1000);
         world.crash(4);
-        let took = world.eventually(30 * SECOND, "everybody else is reached", |world| {
-            told(world, &shape, 4) && world.all_reach()
-        });
+        let took = world
+            .eventually(30 * SECOND, "everybody else is reached", |world| told(world, &shape, 4) && world.all_reach());
         assert!(took > 2 * SECOND, "one missed Hello is no death: {took:?}");
     });
 }

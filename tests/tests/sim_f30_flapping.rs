@@ -45,9 +45,7 @@ fn f30_a_link_that_flaps_is_avoided_until_it_is_calm() {
         // It stays up from now on.
         let calm = |event: &Event| matches!(event, Event::NeighbourCalm { .. });
         world.eventually(200 * SECOND, "it is calm", |world| count(world, 0, calm) == 1 && count(world, 1, calm) == 1);
-        world.eventually(60 * SECOND, "it is used again", |world| {
-            world.all_reach() && !world.all_reach_without(0)
-        });
+        world.eventually(60 * SECOND, "it is used again", |world| world.all_reach() && !world.all_reach_without(0));
     });
 }
 

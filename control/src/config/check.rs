@@ -176,11 +176,8 @@ impl Checker<'_> {
         let hello_interval = self.span("hello_interval", file.resilience.hello_interval, seconds(1), &BABEL_INTERVAL);
         let update = file.resilience.update_interval;
         let update_interval = self.span("update_interval", update, seconds(10), &BABEL_INTERVAL);
-        let detection = self.detection(
-            file.resilience.dead_threshold,
-            file.resilience.removal_grace,
-            file.resilience.flap_damping,
-        );
+        let detection =
+            self.detection(file.resilience.dead_threshold, file.resilience.removal_grace, file.resilience.flap_damping);
         let ban_time = self.span("ban_time", file.resilience.ban_time, seconds(60), &BAN_TIME);
         let lifetime_at = file.keys.sek_lifetime.as_ref().map_or(0..0, Spanned::span);
         let sek_lifetime = self.span("sek_lifetime", file.keys.sek_lifetime, seconds(3600), &LIFETIME);
