@@ -4,6 +4,7 @@
 //! opens what everyone seals. Invariants that must hold always are checked at every step. [`each_seed`] runs a story for
 //! several seeds; a failing one prints how to replay it alone.
 
+mod administration;
 mod byzantine;
 mod faults;
 mod host;
@@ -12,10 +13,11 @@ mod runner;
 mod shape;
 mod world;
 
+pub use administration::Delivery;
 pub use byzantine::Byzantine;
 pub use faults::Faults;
 pub use host::{Host, Maps};
 pub use measure::{ControlTraffic, control_traffic, convergence_after_cut};
-pub use runner::each_seed;
+pub use runner::{each_seed, each_seed_and};
 pub use shape::Shape;
 pub use world::{Traffic, World};

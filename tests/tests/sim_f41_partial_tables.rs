@@ -77,7 +77,7 @@ fn f41_a_liar_with_the_bootstrap_key_cannot_plant_or_block_keys() {
 }
 
 #[test]
-fn f41_clocks_within_the_tolerated_skew_do_not_matter() {
+fn f37_clocks_within_the_tolerated_skew_do_not_matter() {
     each_seed(3, |seed| {
         let mut world = World::new(&Shape::ring(5), seed);
         for (host, ahead_ms) in [(0, 14_000), (1, -14_000), (2, 9_000), (3, -3_000)] {

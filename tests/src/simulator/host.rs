@@ -5,6 +5,7 @@ use core::time::Duration;
 use gemcast_engine::Engine;
 use gemcast_engine::config::{Babel, Config, GroupConfig, Membership, Node, Protection};
 use gemcast_engine::input::{AdoptedKey, Ifindex};
+use gemcast_engine::kmg::Administrator;
 use gemcast_engine::output::{Event, Output, RouteAction, Transmit};
 use gemcast_engine::secret::Secret;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
@@ -23,6 +24,10 @@ pub struct Maps {
     pub routes: BTreeMap<Prefix, RouteAction>,
     /// Interface that packets under a key are relayed from.
     pub transit: BTreeMap<KeyId, Ifindex>,
+    /// Group tag keys: packets of other epochs are dropped.
+    pub gtags: BTreeMap<(Group, Epoch), [u8; 16]>,
+    /// Packets sealed with each key of our own.
+    pub(super) counters: BTreeMap<KeyId, u64>,
 }
 
 /// One gateway.
@@ -39,6 +44,10 @@ pub struct Host {
     pub member: bool,
     /// How it lies, if it does.
     pub byzantine: Option<Byzantine>,
+    /// Whether it takes no notice of the administrator: who holds it replaced its software.
+    pub captured: bool,
+    /// What it kept on its disk of what the administrator said.
+    pub(super) kept: Vec<Vec<u8>>,
     /// Keys that ever sealed, with the map set they did it in: none may do it in two.
     sealed_in: BTreeMap<KeyId, u64>,
     /// Starts so far.
@@ -66,6 +75,8 @@ impl Host {
             clock_ahead_ms: 0,
             member,
             byzantine: None,
+            captured: false,
+            kept: vec![],
             sealed_in: BTreeMap::new(),
             starts: 0,
             id: NodeId::default(),
@@ -86,7 +97,11 @@ impl Host {
             Output::InstallKey(key) => {
                 let traffic = *key.traffic_key.expose();
                 if key.seals {
-                    sealing.insert(key.key_id, (key.origin, traffic));
+                    let before = sealing.insert(key.key_id, (key.origin, traffic));
+                    let same = before.is_none_or(|before| before == (key.origin, traffic));
+                    assert!(same, "key id {} was made twice", key.key_id);
+                    // As in the map: counters that are there go on, those of a key that was removed are gone.
+                    self.maps.counters.entry(key.key_id).or_insert(0);
                 } else {
                     // Nothing opens that its origin did not make: a wrong or forged key is never installed.
                     assert_eq!(
@@ -116,7 +131,11 @@ impl Host {
             }
             Output::RemoveKey(key_id) => {
                 self.maps.keys.remove(&key_id);
-                assert!(self.maps.active.values().all(|&active| active != key_id), "an active key is not removed");
+                self.maps.counters.remove(&key_id);
+                let was_active = self.maps.active.extract_if(.., |_, active| *active == key_id).count() > 0;
+                let seals = |engine: &Engine| engine.groups().iter().any(|group| group.active_key.is_some());
+                let has_other = was_active && self.engine.as_ref().is_some_and(seals);
+                assert!(!has_other, "an active key is not removed while there is another to take its place");
             }
             Output::Route(route) => match route.action {
                 RouteAction::Withdraw => drop(self.maps.routes.remove(&route.prefix)),
@@ -125,7 +144,12 @@ impl Host {
             Output::Transit { key_id, ifindex: Some(ifindex) } => drop(self.maps.transit.insert(key_id, ifindex)),
             Output::Transit { key_id, ifindex: None } => drop(self.maps.transit.remove(&key_id)),
             Output::Event(event) => self.events.push(event),
-            Output::InstallGtag { .. } | Output::RemoveGtag { .. } | Output::Ban { .. } | Output::Persist => {}
+            Output::InstallGtag { group, epoch, key } => {
+                self.maps.gtags.insert((group, epoch), *key.expose());
+            }
+            Output::RemoveGtag { group, epoch } => drop(self.maps.gtags.remove(&(group, epoch))),
+            Output::Persist => self.kept = self.engine.as_ref().map(Engine::administration).unwrap_or_default(),
+            Output::Ban { .. } => {}
         }
         None
     }
@@ -141,10 +165,21 @@ impl Host {
     }
 }
 
-/// Configuration of host number `host`.
-pub(super) fn config(host: usize, member: bool) -> Config {
+/// The administrator of every world.
+pub(super) fn administrator() -> Administrator {
+    Administrator::new(&Secret::new([0xad; 32]))
+}
+
+/// Seed of both keys of host number `host`.
+pub(super) fn seed_of(host: usize) -> [u8; 32] {
     let mut seed = [0x5a; 32];
     seed[..8].copy_from_slice(&(host as u64).to_be_bytes());
+    seed
+}
+
+/// Configuration of host number `host`.
+pub(super) fn config(host: usize, member: bool, captured: bool) -> Config {
+    let seed = seed_of(host);
     let gaks = vec![(Epoch(1), Secret::new([7; 32]))];
     let sealed = GroupConfig {
         group: group(),
@@ -156,7 +191,7 @@ pub(super) fn config(host: usize, member: bool) -> Config {
         node: Node { name: format!("h{host}"), signing_seed: Secret::new(seed), agreement_key: Secret::new(seed) },
         bootstrap_keys: vec![Secret::new(super::byzantine::BOOTSTRAP_KEY)],
         groups: if member { vec![sealed] } else { vec![] },
-        administrators: vec![],
+        administrators: if captured { vec![] } else { vec![administrator().public_key()] },
         membership: Membership::Open,
         clock_floor: gemcast_engine::time::UnixMillis(0),
         hello_interval: Duration::from_secs(1),

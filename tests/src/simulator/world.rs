@@ -78,9 +78,11 @@ pub struct World {
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     events: BTreeMap<u64, Event>,
     sequence: u64,
-    rng: ChaCha8Rng,
+    pub(super) rng: ChaCha8Rng,
     /// Every sealing key there ever was.
-    sealing: BTreeMap<KeyId, (NodeId, [u8; 32])>,
+    pub(super) sealing: BTreeMap<KeyId, (NodeId, [u8; 32])>,
+    /// Packets that were ever sealed with each key.
+    pub(super) sealed: BTreeMap<KeyId, u64>,
 }
 
 impl World {
@@ -105,13 +107,19 @@ impl World {
             sequence: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
             sealing: BTreeMap::new(),
+            sealed: BTreeMap::new(),
         }
     }
 
     /// True time of a host's clocks.
-    fn time(&self, host: usize) -> Now {
+    pub(super) fn time(&self, host: usize) -> Now {
         let wall = (START_MS + self.now.0 / 1000).saturating_add_signed(self.hosts[host].clock_ahead_ms);
         Now { mono: self.now, wall: UnixMillis(wall) }
+    }
+
+    /// The wall clock of someone outside whose clock is right.
+    pub(super) fn true_time(&self) -> UnixMillis {
+        UnixMillis(START_MS + self.now.0 / 1000)
     }
 
     /// Time since the world began.
@@ -135,13 +143,17 @@ impl World {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let now = self.time(host);
-        let member = self.hosts[host].member;
-        let mut config = config(host, member);
+        let Host { member, captured, .. } = self.hosts[host];
+        let mut config = config(host, member, captured);
         (self.tune)(&mut config);
         let engine = Engine::new(config, seed, now);
         self.hosts[host].id = engine.node_id();
         self.hosts[host].engine = Some(engine);
         self.hosts[host].starts += 1;
+        let kept = self.hosts[host].kept.clone();
+        if !captured {
+            self.inject(host, &kept);
+        }
         if self.hosts[host].maps.incarnation == 0 {
             self.hosts[host].maps.incarnation = self.rng.next_u64() | 1;
         }
@@ -163,6 +175,9 @@ impl World {
         let maps = &self.hosts[host].maps;
         let (incarnation, keys) = (maps.incarnation, maps.keys.values().map(|(key, _)| *key).collect());
         self.handle(host, Input::DataPlaneUp { incarnation, keys });
+        // What is not wanted any more goes.
+        let wanted = self.epochs(host);
+        self.hosts[host].maps.gtags.retain(|(_, epoch), _| wanted.contains(&epoch.0));
         let own = Originated { prefix: prefix_of(host), source: None, metric: 0 };
         self.handle(host, Input::Originate(vec![own]));
     }
@@ -173,10 +188,11 @@ impl World {
         self.hosts[host].maps.routes.clear();
     }
 
-    /// A host loses power: everything is lost.
+    /// A host loses power: everything is lost, its disk included.
     pub fn crash(&mut self, host: usize) {
         self.kill_control(host);
         self.hosts[host].maps = Maps::default();
+        self.hosts[host].kept.clear();
     }
 
     /// A host makes a new key.
@@ -207,7 +223,7 @@ impl World {
         self.links.iter_mut().for_each(|link| link.cut = false);
     }
 
-    fn handle(&mut self, host: usize, input: Input<'_>) {
+    pub(super) fn handle(&mut self, host: usize, input: Input<'_>) {
         let now = self.time(host);
         let Some(engine) = &mut self.hosts[host].engine else { return };
         engine.handle(now, input);
@@ -215,7 +231,7 @@ impl World {
     }
 
     /// Carries out what a host wants, and notes its next deadline.
-    fn drain(&mut self, host: usize) {
+    pub(super) fn drain(&mut self, host: usize) {
         while let Some(output) = self.hosts[host].engine.as_mut().and_then(Engine::poll_output) {
             if let Some(transmit) = self.hosts[host].apply(output, &mut self.sealing) {
                 self.transmit(host, transmit);
