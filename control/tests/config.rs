@@ -472,3 +472,19 @@ fn an_interface_has_settings_and_peers_of_its_own() {
         assert!(refusal.contains(&format!("gemcast.toml:{line}:")), "{text}: {refusal}");
     }
 }
+
+#[test]
+fn the_example_is_valid_as_it_is_and_with_everything_that_it_offers() {
+    let site = Site::new();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/studio.toml");
+    let text = fs::read_to_string(example).unwrap();
+    let text = text.replace("/etc/gemcast/gak/studio-1.key", "gak1.key").replace("/etc/gemcast/", "");
+    assert!(site.parse(&text).unwrap().interfaces[1].link.peers.is_empty());
+    let offered = |line: &str| match line.strip_prefix("# ") {
+        Some(setting) if setting.starts_with('[') || setting.split(' ').nth(1) == Some("=") => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    let all: Vec<_> = text.lines().map(offered).collect();
+    let config = site.parse(&all.join("\n")).unwrap();
+    assert_eq!(config.interfaces[1].link.peers.len(), 3);
+}
