@@ -23,7 +23,7 @@ pub enum Exit {
     Error = 1,
     /// The command line makes no sense (clap's own).
     Usage = 2,
-    /// Done, and the gateway is degraded.
+    /// Done, and the gateway is degraded or halted.
     Degraded = 3,
     /// The daemon is not there.
     Unreachable = 4,

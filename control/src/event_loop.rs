@@ -18,6 +18,7 @@ use crate::legs::Legs;
 use crate::link::DataPlaneLink;
 use crate::log::Throttle;
 use crate::maps::{Gtags, Maps, Transits};
+use crate::mode::{Health, Mode};
 use crate::netlink::Netlink;
 use crate::report::{Report, problem};
 use crate::routes::RouteTable;
@@ -52,6 +53,8 @@ const API: Token = Token(5);
 const BABEL_BATCH: usize = 128;
 /// Heartbeat, packet counts, problems.
 const TICK: Duration = Duration::from_secs(1);
+/// An engine whose deadlines are that overdue makes no progress.
+const ENGINE_BEHIND: Duration = Duration::from_secs(2);
 /// How often the state is saved without a reason.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the maps are compared with what was written.
@@ -133,6 +136,8 @@ pub struct Daemon {
     troubles: Vec<Problem>,
     /// Every problem at the last look, by code and subject.
     problems: BTreeMap<(String, String), Problem>,
+    /// What followed from them.
+    health: Health,
     journal: Journal,
     tick_at: Instant,
     repair_at: Instant,
@@ -213,6 +218,7 @@ impl Daemon {
             state,
             troubles: Vec::new(),
             problems: BTreeMap::new(),
+            health: Health::default(),
             journal: Journal::default(),
             tick_at: started,
             repair_at: started,
@@ -342,6 +348,11 @@ impl Daemon {
         self.end_bans();
         self.check_clock();
         self.note_problems();
+        // The loop came round and the engine is not behind: whoever watches over us may know.
+        let behind = |deadline| clock::now().mono - deadline > ENGINE_BEHIND;
+        if !self.engine.next_deadline().is_some_and(behind) {
+            let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
+        }
     }
 
     /// Turns problems that came or went since the last time into events.
@@ -357,6 +368,20 @@ impl Daemon {
         for problem in before.iter().filter(|(key, _)| !now.contains_key(*key)).map(|(_, problem)| problem) {
             let entry = Entry::new(Severity::Info, "problem_ended", &problem.text).quietly();
             self.record(entry.with("code", &problem.code).with("subject", &problem.subject));
+        }
+        let health = Health::of(now.values());
+        if health.mode != self.health.mode {
+            let severity = match health.mode {
+                Mode::Normal => Severity::Info,
+                Mode::Degraded => Severity::Warning,
+                Mode::Halted => Severity::Error,
+            };
+            let entry = Entry::new(severity, "mode", format!("the gateway is {}", health.text()));
+            self.record(entry.with("before", self.health.mode.name()).with("now", health.mode.name()));
+        }
+        if health != self.health {
+            let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Status(&health.text())]);
+            self.health = health;
         }
     }
 
@@ -563,15 +588,17 @@ impl Daemon {
     /// Nothing is signed by a clock that went back: versions made by it would look old to the neighbours, and what ran
     /// out would be valid again (F37).
     fn check_clock(&mut self) {
-        match self.engine.signing_refusal(clock::now()) {
-            None => self.end_trouble("signing"),
-            Some(why) => {
-                let text = format!("{why}: nothing is announced and no key is made; what seals already goes on");
-                let fix = "synchronize the clock (chrony, ntpd), or vouch for it: gemctl clock accept; of a revoked node, see \
-                           its administrator";
-                self.begin_trouble("signing", "signing", &text, fix);
-            }
-        }
+        let revoked = self.engine.is_revoked();
+        let (refused, other) = if revoked { ("node_revoked", "signing") } else { ("signing", "node_revoked") };
+        self.end_trouble(other);
+        let Some(why) = self.engine.signing_refusal(clock::now()) else { return self.end_trouble(refused) };
+        let text = format!("{why}: nothing is announced and no key is made; what seals already goes on");
+        let fix = if revoked {
+            "have the administrator list a successor: gemctl key rotate-node"
+        } else {
+            "synchronize the clock (chrony, ntpd), or vouch for it: gemctl clock accept"
+        };
+        self.begin_trouble(refused, "signing", &text, fix);
     }
 
     /// Running on the backup identity is to be known.

@@ -16,6 +16,7 @@ pub mod legs;
 pub mod link;
 pub mod log;
 pub mod maps;
+pub mod mode;
 pub mod netlink;
 pub mod report;
 pub mod routes;

@@ -5,6 +5,7 @@ use crate::config::{Config, GroupRule, Protection};
 use crate::interfaces::{Configured, Interfaces, State};
 use crate::legs::Legs;
 use crate::link::{self, DataPlaneLink};
+use crate::mode::Health;
 use crate::routes::{Destination, RouteTable, Standing};
 use gemcast_engine::Engine;
 use gemcast_engine::time::Instant as Mono;
@@ -52,6 +53,7 @@ impl Report<'_> {
     /// `gemctl status`.
     pub fn status(&self) -> api::Status {
         let problems = self.problems();
+        let health = Health::of(&problems);
         let interfaces = self.interfaces();
         let nodes = self.engine.nodes();
         let neighbours = self.engine.neighbours();
@@ -59,7 +61,8 @@ impl Report<'_> {
         let stats = self.link.stats();
         let sum = |count: fn(&api::Interface) -> u64| interfaces.iter().map(count).sum();
         api::Status {
-            state: if problems.is_empty() { "normal" } else { "degraded" }.into(),
+            state: health.mode.name().into(),
+            causes: health.causes,
             problems,
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.config.node.name.clone(),

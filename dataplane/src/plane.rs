@@ -33,6 +33,7 @@ use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const LISTENER: Token = Token(0);
@@ -50,6 +51,8 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// What was written into the maps is looked at this often.
 const CHECK: Duration = Duration::from_millis(500);
+/// A worker without a sign of life for this long is stuck.
+const WORKER_SILENCE_MS: u64 = 3_000;
 const BIND_ATTEMPTS: u32 = 50;
 const BIND_PAUSE: Duration = Duration::from_millis(5);
 
@@ -153,6 +156,8 @@ pub struct Plane {
     retry_at_ms: Option<u64>,
     /// When the maps are looked at again, likewise.
     next_check_ms: u64,
+    /// When the watchdog is fed again, likewise.
+    next_feed_ms: u64,
     /// Number of interfaces taken up so far.
     serial: u64,
 }
@@ -207,6 +212,7 @@ impl Plane {
             problems: Vec::new(),
             retry_at_ms: None,
             next_check_ms: 0,
+            next_feed_ms: 0,
             serial: 0,
         };
         plane.resume();
@@ -266,6 +272,7 @@ impl Plane {
                 }
             }
             self.hear_workers()?;
+            self.feed_watchdog();
             if interfaces_changed {
                 self.reconcile();
             } else if self.next_check_ms <= now_ms() {
@@ -276,6 +283,21 @@ impl Plane {
                     logger.flush();
                 }
             }
+        }
+    }
+
+    /// Tells systemd that we are well: this thread comes round, and every worker did lately.
+    fn feed_watchdog(&mut self) {
+        let now = now_ms();
+        if now < self.next_feed_ms {
+            return;
+        }
+        self.next_feed_ms = now + CHECK.as_millis() as u64;
+        let beats = &self.maps.sync.page().worker_heartbeat_ms[..self.workers.len()];
+        let alive = |beat: &AtomicU64| now.saturating_sub(beat.load(Ordering::Relaxed)) < WORKER_SILENCE_MS;
+        if beats.iter().all(alive) {
+            // Not under systemd is no error.
+            let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
         }
     }
 

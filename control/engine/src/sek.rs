@@ -378,13 +378,18 @@ impl Engine {
     /// Why nothing may be signed now.
     pub fn signing_refusal(&self, now: Now) -> Option<String> {
         let behind_ms = self.clock_floor.0.saturating_sub(now.wall.0);
-        if self.objects.is_revoked(self.id) {
+        if self.is_revoked() {
             Some("this node is revoked".into())
         } else if u128::from(behind_ms) > SKEW.as_millis() {
             Some("the wall clock is more than 30 s behind what it is known to have been".into())
         } else {
             None
         }
+    }
+
+    /// Whether an administrator revoked our node.
+    pub fn is_revoked(&self) -> bool {
+        self.objects.is_revoked(self.id)
     }
 
     /// Says so, once.

@@ -2,6 +2,7 @@
 
 use super::{Exit, Failure, Form, client, events, key, kmg, show, text};
 use crate::config::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
+use crate::mode::Mode;
 use clap::{Args, Parser, Subcommand};
 use gemcast_proto::api::{self, Empty, RotateKey, request, response};
 use std::path::{Path, PathBuf};
@@ -187,7 +188,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
                 return Err(mismatch());
             };
             show(form, &status, text::status)?;
-            Ok(if status.problems.is_empty() { Exit::Healthy } else { Exit::Degraded })
+            Ok(if status.state == Mode::Normal.name() { Exit::Healthy } else { Exit::Degraded })
         }
         Command::Kmg(kmg::Command::Init { out }) => {
             show(form, &kmg::init(&out)?, kmg::Made::text).map(|()| Exit::Healthy)

@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `gemctl status`.
 pub fn status(status: &api::Status) -> String {
-    let mut text =
-        format!("gateway {} ({}), instance {}: {}\n", status.node, status.node_id, status.instance, status.state);
+    let causes = if status.causes.is_empty() { String::new() } else { format!(": {}", status.causes.join(", ")) };
+    let (node, instance, state) = (&status.node, &status.instance, &status.state);
+    let mut text = format!("gateway {node} ({}), instance {instance}: {state}{causes}\n", status.node_id);
     let mut line = |name: &str, value: String| writeln!(text, "  {name:<12}{value}").expect("a String grows");
     line("running", format!("{}, version {}, process {}", duration(status.uptime_seconds), status.version, status.pid));
     line("config", status.config.clone());
