@@ -66,7 +66,9 @@ impl<'a> Frr<'a> {
     fn vtysh(&self, commands: &[&str]) -> String {
         let mut command = self.host.command("vtysh");
         command.arg("--vty_socket").arg(&self.directory);
-        commands.iter().for_each(|line| drop(command.args(["-c", line])));
+        for line in commands {
+            command.args(["-c", line]);
+        }
         let output = command.stdin(Stdio::null()).output().expect("vtysh runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -138,9 +140,9 @@ fn frr_and_gemcastd_exchange_routes_without_a_mac() -> Result<()> {
     a.signal(Daemon::Control, Signal::HUP)?;
     lab.eventually(20.s(), "our routes again", || routed(b, OURS, true))?;
 
-    // All the while it was sent GEM TLVs, and stayed a neighbour.
+    // It was sent GEM TLVs as well, and stayed a neighbour.
     let gem = GemTraffic::of(&capture.stop()?.datagrams);
-    assert!(!gem.objects.is_empty(), "a announced itself");
+    assert!(gem.wildcards > 0, "it was asked for its objects");
     assert!(adjacent(&a, "wan0"));
     Ok(())
 }

@@ -123,15 +123,6 @@ pub(crate) struct Egress<'a> {
 impl Routing {
     /// The update that describes a destination now; `None` when there is nothing to say by that interface.
     pub(crate) fn announcement(&self, destination: Destination, egress: &Egress<'_>) -> Option<Announcement> {
-        let retraction = Announcement {
-            prefix: Some(destination.prefix),
-            source: destination.source,
-            router_id: None,
-            next_hop: None,
-            interval: egress.interval,
-            seqno: Seqno(0),
-            metric: INFINITY,
-        };
         let next_hop = if !destination.prefix.is_ipv4() {
             Some(IpAddr::V6(egress.next_hop_v6))
         } else if let Some(ipv4) = egress.next_hop_v4 {
@@ -139,13 +130,22 @@ impl Routing {
         } else {
             egress.settings.ipv4_via_ipv6.then_some(IpAddr::V6(egress.next_hop_v6))
         };
+        let retraction = Announcement {
+            prefix: Some(destination.prefix),
+            source: destination.source,
+            // A retraction needs neither (§4.6.9), but FRR's babeld refuses packets where one comes without.
+            router_id: Some(egress.id),
+            next_hop,
+            interval: egress.interval,
+            seqno: Seqno(0),
+            metric: INFINITY,
+        };
         let Some(next_hop) = next_hop.filter(|_| accepts(&egress.settings.export, destination)) else {
             // What was announced before the settings changed is taken back.
             return egress.announced.then_some(retraction);
         };
         if let Some(&metric) = self.own.get(&destination) {
-            let (router_id, next_hop) = (Some(egress.id), Some(next_hop));
-            return Some(Announcement { router_id, next_hop, seqno: self.seqno, metric, ..retraction });
+            return Some(Announcement { next_hop: Some(next_hop), seqno: self.seqno, metric, ..retraction });
         }
         let selected = self.table.entries.get(&destination).and_then(|entry| entry.selected);
         let Some(selected) = selected else { return Some(retraction) };
@@ -213,7 +213,7 @@ impl Engine {
         if unfeasible && learnt != Learnt::Refused {
             self.ask_for_feasibility(now, destination, key, router_id, distance.metric);
         }
-        if self.routing.requests.satisfy(destination, router_id, distance.seqno) {
+        if distance.metric != INFINITY && self.routing.requests.satisfy(destination, router_id, distance.seqno) {
             self.trigger(now, destination, URGENT_SENDS);
         }
     }

@@ -65,12 +65,10 @@ impl<'b> Writer<'b> {
     }
 
     fn announce_parts(&mut self, route: &Announcement) -> Result<(), Full> {
-        let retracts = route.metric == super::INFINITY;
         if let Some(id) = route.router_id.filter(|&id| self.context.router_id() != Some(id)) {
             self.push(&Tlv::RouterId(id))?;
         }
-        let next_hop = route.next_hop.filter(|_| !retracts);
-        if let Some(address) = next_hop.filter(|&address| self.context.next_hop(address) != Some(address)) {
+        if let Some(address) = route.next_hop.filter(|&address| self.context.next_hop(address) != Some(address)) {
             self.push(&Tlv::NextHop(address))?;
         }
         let encoding = match (route.prefix, route.next_hop) {
