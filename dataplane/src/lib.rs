@@ -8,6 +8,7 @@ pub mod hold;
 pub mod interface;
 pub mod join;
 pub mod link;
+pub mod nic;
 pub mod open;
 pub mod pipeline;
 pub mod plane;

@@ -123,13 +123,7 @@ fn run(arguments: Arguments) -> Result<(), String> {
         return Err(format!("--cores names {} CPUs, expected at most {MAX_QUEUES}", arguments.cores.len()));
     }
     let directory = arguments.run_dir.join(&arguments.instance);
-    let in_directory = |error: std::io::Error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => "; run as root, or name another --run-dir",
-            _ => "",
-        };
-        format!("{}: {error}{hint}", directory.display())
-    };
+    let in_directory = |error| xdp::no_directory(&directory)(error).to_string();
     fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory).map_err(in_directory)?;
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).map_err(in_directory)?;
     let _lock = lock(&directory.join("dataplane.lock"))?;

@@ -7,6 +7,7 @@
 use crate::interface::{self, Interface, Monitor};
 use crate::join::{Membership, Memberships};
 use crate::link::Link;
+use crate::nic;
 use crate::pipeline::{Pipeline, Shared};
 use crate::replay::Windows;
 use crate::snapshot::{self, Snapshot};
@@ -14,7 +15,7 @@ use crate::stats::WorkerStats;
 use crate::tables::{Flow, MAX_PORTS_SERVED, PortIndex, PortSet, Role, Tables};
 use crate::worker::{Command, Event, EventSender, PortConfig, Worker, WorkerHandle, clock_ms};
 use crate::xdp::{Attached, MapSizes, Maps, XdpError};
-use crate::xsk::{self, BindMode, MAX_FRAME, Umem, XskSocket};
+use crate::xsk::{BindMode, MAX_FRAME, Umem, XskSocket};
 use crossbeam_channel::Receiver;
 use gemcast_proto::id::{Group, unmap};
 use gemcast_proto::link::{self as message, ToControl, ToDataplane, to_control, to_dataplane};
@@ -152,6 +153,8 @@ pub struct Plane {
     tables: Tables,
     ports: [Option<Port>; MAX_PORTS_SERVED],
     problems: Vec<String>,
+    /// Interfaces whose VLAN receive offload was on before.
+    offloaded: BTreeSet<String>,
     /// When unfinished work is tried again, milliseconds of CLOCK_BOOTTIME.
     retry_at_ms: Option<u64>,
     /// When the maps are looked at again, likewise.
@@ -210,6 +213,7 @@ impl Plane {
             tables: Tables::default(),
             ports: [const { None }; MAX_PORTS_SERVED],
             problems: Vec::new(),
+            offloaded: BTreeSet::new(),
             retry_at_ms: None,
             next_check_ms: 0,
             next_feed_ms: 0,
@@ -306,6 +310,7 @@ impl Plane {
             worker.stop();
         }
         if self.options.detach_on_exit {
+            self.restore_offloads(|_| true);
             self.maps.detach_others(&[])?;
             crate::xdp::clean(&self.options.directory.join("bpf"))?;
             let _ = std::fs::remove_file(self.snapshot_path());
@@ -432,6 +437,7 @@ impl Plane {
             Err(error) => return self.problem(format!("cannot read the interfaces: {error}"), true),
         };
         self.drop_ports(&desired, &interfaces);
+        self.restore_offloads(|name| !desired.interfaces.iter().any(|(wanted, _)| wanted == name));
         if let Err(error) = self.maps.remove_stale_flows(&desired.flows.iter().cloned().map(Some).collect::<Vec<_>>()) {
             self.problem(error.to_string(), true);
         }
@@ -491,8 +497,36 @@ impl Plane {
         self.memberships.forget(port.interface.ifindex);
     }
 
+    /// Has the program see VLAN tags: a frame without its tag would be taken for one of the interface itself.
+    fn see_tags(&mut self, name: &str) {
+        match nic::set_vlan_receive_offload(name, false) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(interface = name, "VLAN receive offload (rxvlan) is turned off, to see the tags");
+                self.offloaded.insert(name.to_owned());
+            }
+            Err(error) => self.problem(
+                format!(
+                    "interface {name}: VLAN receive offload cannot be turned off: {error}; frames of VLANs are taken for \
+                     untagged ones, so see that none arrive (`ethtool -K {name} rxvlan off`)"
+                ),
+                false,
+            ),
+        }
+    }
+
+    /// Turns VLAN receive offload on again where it was on before the interface was served.
+    fn restore_offloads(&mut self, ended: impl Fn(&str) -> bool) {
+        for name in self.offloaded.extract_if(.., |name| ended(name)) {
+            if let Err(error) = nic::set_vlan_receive_offload(&name, true) {
+                tracing::warn!(interface = name, %error, "VLAN receive offload (rxvlan) stays off");
+            }
+        }
+    }
+
     /// Serves an interface: updates what changed, or attaches and binds anew.
     fn serve(&mut self, name: &str, role: Role, interface: &Interface) {
+        self.see_tags(name);
         let served = self.ports.iter().position(|port| port.as_ref().is_some_and(|port| port.name == name));
         match served {
             Some(index) => {
@@ -549,7 +583,7 @@ impl Plane {
                 }
             }
         }
-        let queues = xsk::receive_queues(name).unwrap_or(sockets.len() as u32);
+        let queues = nic::receive_queues(name).unwrap_or(sockets.len() as u32);
         let raw = sockets.iter().map(XskSocket::raw_fd).collect();
         for (queue, socket) in sockets.into_iter().enumerate() {
             self.workers[queue].send(Command::AddPort(port_config(index, role, interface, serial), Box::new(socket)));

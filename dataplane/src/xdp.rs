@@ -78,6 +78,16 @@ pub enum XdpError {
         /// Where.
         path: PathBuf,
     },
+    /// A directory could not be made.
+    #[error("cannot make the directory {path}: {source}; {fix}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+        /// What helps.
+        fix: String,
+    },
     /// A file operation failed.
     #[error("{path}: {source}")]
     File {
@@ -110,6 +120,21 @@ pub enum XdpError {
 fn file(path: &Path) -> impl FnOnce(io::Error) -> XdpError {
     let path = path.to_owned();
     move |source| XdpError::File { path, source }
+}
+
+/// Says what is in the way of a directory that could not be made or changed, and what to do about it.
+pub fn no_directory(path: &Path) -> impl FnOnce(io::Error) -> XdpError {
+    let path = path.to_owned();
+    move |source| {
+        let in_the_way = path.ancestors().find(|place| fs::symlink_metadata(place).is_ok_and(|found| !found.is_dir()));
+        let fix = match in_the_way {
+            Some(place) => {
+                format!("{} is there and no directory: remove it, or give another --run-dir", place.display())
+            }
+            None => "run as root, or give a --run-dir that may be written to".into(),
+        };
+        XdpError::Directory { path, source, fix }
+    }
 }
 
 fn map_error(map: &'static str) -> impl Fn(MapError) -> XdpError {
@@ -472,7 +497,7 @@ fn load(directory: &Path, sizes: MapSizes, slot: u32) -> Result<Ebpf, XdpError> 
 
 /// Mounts a bpffs, unless one is there.
 fn mount(path: &Path) -> Result<(), XdpError> {
-    fs::create_dir_all(path).map_err(file(path))?;
+    fs::create_dir_all(path).map_err(no_directory(path))?;
     let status = rustix::fs::statfs(path).map_err(|error| file(path)(error.into()))?;
     if status.f_type as u64 & 0xffff_ffff == BPF_FS_MAGIC {
         return Ok(());

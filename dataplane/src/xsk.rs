@@ -354,33 +354,3 @@ impl AsFd for XskSocket {
         unsafe { BorrowedFd::borrow_raw(self.rx.fd().as_raw_fd()) }
     }
 }
-
-/// Number of receive queues an interface has (`ethtool --show-channels`); `None` when the driver does not tell.
-pub fn receive_queues(name: &str) -> Option<u32> {
-    const ETHTOOL_GCHANNELS: u32 = 0x3c;
-    #[repr(C)]
-    #[derive(Default)]
-    struct Channels {
-        command: u32,
-        max: [u32; 4],
-        rx: u32,
-        tx: u32,
-        other: u32,
-        combined: u32,
-    }
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).ok()?;
-    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
-    // SAFETY: ifreq is a C struct for which all zeroes is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if name.len() >= request.ifr_name.len() {
-        return None;
-    }
-    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *slot = byte as libc::c_char;
-    }
-    request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut channels).cast();
-    // SAFETY: SIOCETHTOOL with ETHTOOL_GCHANNELS reads and writes a struct ethtool_channels, which `Channels` is laid out as;
-    // both live past the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, std::ptr::from_mut(&mut request)) };
-    (result == 0).then_some(channels.combined + channels.rx).filter(|&queues| queues > 0)
-}

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use common::{GROUPS, PORT, ip, turn};
-use gemcast_lab::{Account, Daemon, Gateway, Lab, Options, Result, Seconds, Stream, Topology};
+use gemcast_lab::{Account, Daemon, Gateway, Lab, Options, ProcessId, Result, Seconds, Stream, Topology};
+use rustix::process::Signal;
 
 /// Runs a daemon that is to refuse; one that starts instead is ended after a while.
 fn refusal(daemon: &Command) -> Output {
@@ -152,11 +153,17 @@ fn the_data_plane_refuses_what_it_cannot_work_with() -> Result<()> {
     unprivileged.args(&words[program..]);
     assert_line(&refusal(&unprivileged), "gemcast-dataplane", &["root"]);
 
-    // Without a file system for its pins.
-    fs::create_dir_all(bpf.parent().expect("it has one")).expect("ours");
-    fs::write(&bpf, "").expect("ours");
-    assert_line(&refusal(&plane()), "gemcast-dataplane", &[shown]);
-    fs::remove_file(&bpf).expect("ours");
+    // With files where its directories are to be.
+    let own = bpf.parent().expect("it has one");
+    for (path, is_reached) in [(own, false), (bpf.as_path(), true)] {
+        if is_reached {
+            fs::create_dir_all(own).expect("ours");
+        }
+        fs::write(path, "").expect("ours");
+        let named = path.to_str().expect("ASCII");
+        assert_line(&refusal(&plane()), "gemcast-dataplane", &[named, "no directory: remove it", "--run-dir"]);
+        fs::remove_file(path).expect("ours");
+    }
 
     // With pins of another version's layout.
     fs::create_dir(&bpf).expect("ours");
@@ -171,6 +178,30 @@ fn the_data_plane_refuses_what_it_cannot_work_with() -> Result<()> {
     lab.make_identities()?;
     a.start(Daemon::Control)?;
     a.wait_ready(10.s()).map(drop)
+}
+
+#[test]
+fn vlan_receive_offload_is_off_while_an_interface_is_served() -> Result<()> {
+    let _turn = turn();
+    let lab = Lab::up(Topology::pair(), Options::new("t-rxvlan").without_daemons())?;
+    lab.make_identities()?;
+    let a = lab.gateway("a");
+    let offload = |state: &str| {
+        let features = |name| a.host().run(&["ethtool", "-k", name]).expect("ethtool");
+        ["lan0", "wan0"].iter().all(|name| features(name).contains(&format!("rx-vlan-offload: {state}")))
+    };
+    assert!(offload("on"));
+    a.start(Daemon::Control)?;
+    let mut plane = a.command(Daemon::DataPlane)?.arg("--detach-on-exit").stderr(Stdio::null()).spawn().expect("built");
+    let kept_off = lab
+        .eventually(20.s(), "it to be turned off", || offload("off"))
+        .and_then(|_| a.host().run(&["ethtool", "-K", "wan0", "rxvlan", "on"]))
+        .and_then(|_| lab.eventually(20.s(), "it to be off again", || offload("off")));
+    ProcessId::of(plane.id()).and_then(|process| process.signal(Signal::TERM)).expect("it runs");
+    assert!(plane.wait().expect("a child").success());
+    kept_off?;
+    assert!(offload("on"), "as it was before");
+    Ok(())
 }
 
 #[test]
