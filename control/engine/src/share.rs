@@ -10,7 +10,7 @@ use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
-use rand_chacha::rand_core::{CryptoRng, RngCore};
+use rand_chacha::rand_core::CryptoRng;
 
 type EncappedKey = <X25519HkdfSha256 as Kem>::EncappedKey;
 type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
@@ -45,7 +45,7 @@ impl Binding {
 /// Encrypts a group key to the holder of an X25519 key; returns the encapsulated key and the ciphertext. `None` when the
 /// public key is none that anything may be encrypted to (RFC 7748 §6.1: an all-zero shared secret).
 pub(crate) fn seal(
-    rng: &mut (impl CryptoRng + RngCore),
+    rng: &mut impl CryptoRng,
     public_key: &[u8; 32],
     binding: &Binding,
     gak: &Secret<32>,
@@ -72,7 +72,7 @@ pub(crate) fn open(
 
 /// The last 16 bytes of `text` are room for the tag.
 fn seal_in_place(
-    rng: &mut (impl CryptoRng + RngCore),
+    rng: &mut impl CryptoRng,
     public_key: &[u8; 32],
     info: &[u8],
     aad: &[u8],
@@ -121,7 +121,7 @@ fn open_in_place<'a>(
 mod tests {
     use super::*;
     use rand_chacha::ChaCha20Rng;
-    use rand_chacha::rand_core::SeedableRng;
+    use rand_chacha::rand_core::{RngCore, SeedableRng};
 
     fn bytes(hex: &str) -> Vec<u8> {
         (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
