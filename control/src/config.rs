@@ -327,11 +327,13 @@ pub struct ConfigError {
     pub place: Option<(usize, usize)>,
     /// What is wrong, what was expected, how to fix it: one line.
     pub message: String,
+    /// Whether it is this gateway's identity that is missing or broken (F26).
+    pub identity: bool,
 }
 
 impl ConfigError {
     fn whole(path: &Path, message: String) -> Self {
-        Self { path: path.display().to_string(), place: None, message }
+        Self { path: path.display().to_string(), place: None, message, identity: false }
     }
 }
 
@@ -347,6 +349,13 @@ impl fmt::Display for ConfigError {
 /// Everything wrong with a configuration, in the order of the file; never empty.
 #[derive(Debug)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// Whether the identity is among what is wrong.
+    pub fn of_identity(&self) -> bool {
+        self.0.iter().any(|error| error.identity)
+    }
+}
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

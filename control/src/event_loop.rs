@@ -11,6 +11,7 @@ use crate::babel::BabelSocket;
 use crate::bans::{Bans, Cause};
 use crate::clock;
 use crate::config::Config;
+use crate::echo::Echo;
 use crate::events::{Entry, Journal, Severity};
 use crate::instance::Instance;
 use crate::interfaces::Interfaces;
@@ -115,6 +116,7 @@ pub struct Daemon {
     gtags: Gtags,
     transits: Transits,
     bans: Bans,
+    echo: Echo,
     /// When what the administrator said is to be kept.
     persist_at: Option<Instant>,
     legs: Legs,
@@ -204,6 +206,7 @@ impl Daemon {
             gtags: Gtags::new(),
             transits: Transits::new(),
             bans: Bans::default(),
+            echo: Echo::default(),
             persist_at: None,
             legs: Legs::default(),
             transit_groups: BTreeSet::new(),

@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod clock;
 pub mod config;
 pub mod ctl;
+pub mod echo;
 pub mod event_loop;
 pub mod events;
 pub mod instance;

@@ -15,8 +15,13 @@ use std::process::ExitCode;
 
 /// The configuration is wrong.
 const EXIT_CONFIG: u8 = 5;
+/// The identity is missing, unreadable, open to others, or no identity; whatever else is wrong.
+const EXIT_IDENTITY: u8 = 7;
 
 /// Control process of a gemcast gateway: routing, keys, and the operator's socket.
+///
+/// Exit codes: 0 stopped, 1 error, 2 usage, 5 configuration or one of its keys invalid, 7 identity missing or invalid. With
+/// 5 and 7 nothing was started; the data plane goes on with what it has.
 #[derive(Parser)]
 #[command(name = "gemcastd", version)]
 struct Arguments {
@@ -44,7 +49,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(errors) => {
             errors.0.iter().for_each(|error| eprintln!("gemcastd: {error}"));
-            return EXIT_CONFIG.into();
+            return if errors.of_identity() { EXIT_IDENTITY } else { EXIT_CONFIG }.into();
         }
     };
     if let Err(error) = config.relocate(arguments.run_dir, arguments.instance) {

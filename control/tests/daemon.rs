@@ -124,6 +124,93 @@ fn a_wrong_configuration_is_exit_5_with_its_place() {
 }
 
 #[test]
+fn f26_a_broken_identity_halts_with_its_own_exit_code_and_a_fix_and_a_good_one_starts() {
+    let site = Site::new();
+    let path = site.path("node.key");
+    let good = fs::read_to_string(&path).unwrap();
+    let write = |text: &str, mode: u32| {
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    };
+    let refused = |expected: &[&str]| {
+        let output = site.command().output().unwrap();
+        let text = stderr(&output);
+        assert_eq!((output.status.code(), text.lines().count()), (Some(7), 1), "{text}");
+        assert!(text.starts_with("gemcastd: ") && text.contains("node.key"), "{text}");
+        assert!(expected.iter().all(|part| text.contains(part)), "{expected:?} is missing in: {text}");
+        assert!(!site.path("run").exists() && !site.path("state").exists(), "nothing half-working is left");
+    };
+    fs::remove_file(&path).unwrap();
+    refused(&["gemcast.toml:4:24:", "No such file", "gemctl key generate"]);
+    fs::create_dir(&path).unwrap();
+    refused(&["not a regular file"]);
+    fs::remove_dir(&path).unwrap();
+    write(&good, 0o644);
+    refused(&["mode 0644", "chmod 600"]);
+    write(&good.replace("x25519 ", "x25519 !"), 0o600);
+    refused(&["not base64 of 32 bytes in line 3"]);
+    let two_lines = good.lines().take(2).collect::<Vec<_>>().join("\n");
+    write(&two_lines, 0o600);
+    refused(&["expected `x25519 `"]);
+    write(&good, 0o600);
+    assert_eq!(site.start().stop(), 0);
+}
+
+#[test]
+fn f37_a_backup_identity_is_checked_at_the_start_and_used_with_an_alert() {
+    let site = Site::new();
+    let config = fs::read_to_string(site.path("gemcast.toml")).unwrap();
+    let with = config.replace("run_dir", "backup_identity = \"backup.key\"\n            run_dir");
+    fs::write(site.path("gemcast.toml"), with).unwrap();
+    // A backup that is of no use is found out while the identity is good.
+    let output = site.command().output().unwrap();
+    assert!(output.status.code() == Some(7) && stderr(&output).contains("backup.key"), "{}", stderr(&output));
+    let made = site.gemctl(&["key", "generate", "node", "--out", site.path("backup.key").to_str().unwrap()]);
+    assert!(made.status.success());
+    let id = || site.json(&["status"])["node_id"].clone();
+    let usual = {
+        let _daemon = site.start();
+        assert!(!site.json(&["status"])["problems"].to_string().contains("backup identity"));
+        id()
+    };
+    fs::write(site.path("node.key"), "broken").unwrap();
+    let _daemon = site.start();
+    let status = site.json(&["status"]);
+    assert_eq!((&status["state"], id() != usual), (&"degraded".into(), true));
+    let problems = status["problems"].as_array().unwrap();
+    let problem = problems.iter().find(|problem| problem["code"] == "identity").expect("an alert");
+    assert!(problem["text"].as_str().unwrap().contains("backup identity is in use"), "{problem}");
+}
+
+#[test]
+fn r9_packets_under_our_own_keys_raise_an_alarm() {
+    let site = Site::new();
+    let listener = site.data_plane();
+    let mut daemon = site.start();
+    let mut peer = Peer::accept(&listener);
+    peer.greet(gemcast_xdp::LAYOUT_VERSION);
+    let heard = |frames| link::Stats {
+        interfaces: vec![link::InterfaceStats {
+            name: "wan-absent".into(),
+            up: true,
+            reasons: vec![reason("own_key", frames)],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    peer.send(to_control::Body::Stats(heard(0)));
+    peer.send(to_control::Body::Stats(heard(3)));
+    let line = daemon.await_line("packets under a key of this gateway come in");
+    assert!(line.contains("wan-absent") && line.contains("fix: look for a loop"), "{line}");
+    peer.hang_up();
+    let events = String::from_utf8(site.gemctl(&["-o", "json", "events"]).stdout).unwrap();
+    let mut events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let event = events.find(|event| event["name"] == "own_key").expect("an event");
+    assert_eq!((&event["severity"], &event["fields"]["packets"]), (&"error".into(), &"3".into()));
+    assert!(site.json(&["status"])["problems"].to_string().contains("own_key"));
+}
+
+#[test]
 fn a_check_says_what_is_missing_and_starts_nothing() {
     let site = Site::new();
     let output = site.command().arg("--check").output().unwrap();
@@ -326,7 +413,7 @@ fn an_interface_that_is_missing_is_told_at_the_start() {
 }
 
 #[test]
-fn a_clock_that_went_back_is_told() {
+fn f37_a_clock_that_went_back_is_told_at_the_start() {
     let site = Site::new();
     assert_eq!(site.start().stop(), 0);
     let path = site.path("state/state.toml");
@@ -339,7 +426,9 @@ fn a_clock_that_went_back_is_told() {
         problems.as_array().unwrap().iter().find(|problem| problem["code"] == "signing").map(ToString::to_string)
     };
     let told = signing(&problems()).expect("nothing is signed");
-    assert!(told.contains("clock") && told.contains("gemctl clock accept"), "{told}");
+    assert!(told.contains("more than 30 s behind") && told.contains("gemctl clock accept"), "{told}");
+    let unsigned = &site.json(&["status"])["control"]["counters"]["objects_unsigned"];
+    assert!(unsigned.as_u64().unwrap() > 0, "its NODE object, for one");
     assert!(site.gemctl(&["clock", "accept"]).status.success());
     let deadline = std::time::Instant::now() + PATIENCE;
     while let Some(still) = signing(&problems()) {

@@ -50,7 +50,7 @@ impl Source<'_> {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
-        ConfigError { path: self.path.display().to_string(), place: Some((line, column)), message }
+        ConfigError { path: self.path.display().to_string(), place: Some((line, column)), message, identity: false }
     }
 
     /// The parser's error in our words.
@@ -269,7 +269,8 @@ impl Checker<'_> {
                 // A backup that is of no use is found out now and not when it is needed.
                 let backup = backup.and_then(|(backup, span)| Some((backup.err()?, span)));
                 for (error, span) in read.err().map(|error| (error, file.span())).into_iter().chain(backup) {
-                    self.refuse(&span, error.to_string());
+                    let refusal = self.source.at(&span, error.to_string());
+                    self.errors.push(ConfigError { identity: true, ..refusal });
                 }
                 None
             }

@@ -17,7 +17,7 @@ pub struct Arguments {
     #[command(flatten)]
     place: Place,
     /// Form of the output
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    #[arg(short, long, global = true, value_enum, default_value_t, help_heading = "Which gateway, and how it is told")]
     output: Form,
     #[command(subcommand)]
     command: Command,
@@ -27,13 +27,13 @@ pub struct Arguments {
 #[derive(Args)]
 struct Place {
     /// gemcastd's socket
-    #[arg(long, global = true, value_name = "PATH", conflicts_with_all = ["run_dir", "instance"])]
+    #[arg(long, global = true, value_name = "PATH", conflicts_with_all = ["run_dir", "instance"], help_heading = "Which gateway, and how it is told")]
     socket: Option<PathBuf>,
     /// Run directory of the gateway
-    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_RUN_DIR, help_heading = "Which gateway, and how it is told")]
     run_dir: PathBuf,
     /// Instance of the gateway
-    #[arg(long, global = true, value_name = "NAME", default_value = DEFAULT_INSTANCE)]
+    #[arg(long, global = true, value_name = "NAME", default_value = DEFAULT_INSTANCE, help_heading = "Which gateway, and how it is told")]
     instance: String,
 }
 
@@ -71,10 +71,13 @@ enum Command {
         follow: bool,
     },
     /// Keys, and files of keys
+    ///
+    /// A gateway has an identity (its own), shares a bootstrap key with its domain and a group key (GAK) with the members
+    /// of each group, and makes source keys (SEK) by itself: those are what `list` and `rotate` are about.
     #[command(subcommand)]
     Key(KeyCommand),
     /// The administrator's work: packages of group keys, revocations, the roster (only `inject` needs gemcastd)
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = kmg::WALK)]
     Kmg(kmg::Command),
     /// The wall clock
     #[command(subcommand)]
@@ -114,9 +117,12 @@ enum NeighbourCommand {
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// List source encryption keys, own and learnt
+    /// List source keys, own and learnt
     List,
-    /// Replace the key this gateway sends a group with
+    /// Replace the source key this gateway sends a group with; nothing is lost
+    ///
+    /// The new key is announced at once and used after `announce_lead` (30 s unless configured otherwise). Keys are also
+    /// replaced by themselves every `sek_lifetime`. The group key stays: `gemctl kmg package` replaces that.
     Rotate {
         /// The group as `gemctl group list` shows it
         group: String,
@@ -126,7 +132,9 @@ enum KeyCommand {
     },
     /// Make a new identity for a node, and the file by which the old one names it its successor (no gemcastd needed)
     ///
-    /// Inject the file, then replace the identity file and restart gemcastd. The roster has to follow within 21 days.
+    /// Both keys sign the file, so the new identity takes the old one's place on the roster. Then: `gemctl kmg inject` the
+    /// file, put the new identity in the place of the old one, restart gemcastd. The node id changes: have the administrator
+    /// list it (`gemctl kmg roster`) within 21 days, and give it the group keys (`gemctl key export`, `gemctl kmg package`).
     RotateNode {
         /// The identity in use
         #[arg(long, value_name = "FILE")]
@@ -142,6 +150,8 @@ enum KeyCommand {
         out: PathBuf,
     },
     /// Print the line by which the administrator knows a node, from its identity file (no gemcastd needed)
+    ///
+    /// It holds public keys only, and goes into a file for `gemctl kmg package --members`.
     Export {
         /// The identity file
         file: PathBuf,
@@ -149,12 +159,12 @@ enum KeyCommand {
         #[arg(long)]
         name: String,
     },
-    /// Print what two people compare to know that they mean the same key (no gemcastd needed)
+    /// Print what two people compare, by telephone, to know that they mean the same key (no gemcastd needed)
     Fingerprint {
         /// A key file, kmg.pub, or a public key in base64
         key: String,
     },
-    /// Make a key file (no gemcastd needed)
+    /// Make a key file, readable by its owner only (no gemcastd needed)
     Generate {
         /// What it is for
         #[arg(value_enum)]

@@ -22,6 +22,24 @@ const INJECT_BATCH: usize = 2_000;
 /// First word of a line that describes a node.
 const MEMBER: &str = "gemcast-node";
 
+/// What to do in which order, below the help of `gemctl kmg`.
+pub const WALK: &str = "\
+Once:
+  gemctl kmg init --out kmg                          the administrator's key; kmg.key stays offline
+  kmg = \"…\" in [domain] of every gateway, then systemctl reload gemcastd@…
+  gemctl node export > members                       on any gateway; check with `gemctl key fingerprint`
+A new group key, without an outage:
+  gemctl group list                                  tells the epoch in use
+  gemctl kmg package --key kmg/kmg.key --members members --group 239.1.1.1 --epoch 2 \\
+      --activate-at \"in 5m\" --out 2.gem
+  gemctl kmg inspect 2.gem
+  gemctl kmg inject 2.gem                            on any one gateway
+A gateway was stolen:
+  gemctl kmg package … --epoch 3 --emergency --without NAME --out 3.gem
+  gemctl kmg revoke --key kmg/kmg.key NODE-ID --out revoke.gem
+  gemctl kmg inject 3.gem; gemctl kmg inject revoke.gem
+  and replace the bootstrap key, which it holds, too";
+
 /// `gemctl kmg …`.
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -39,10 +57,10 @@ pub enum Command {
         /// Whose work it is and where it goes
         #[command(flatten)]
         signer: Signer,
-        /// The group as the gateways have it configured
+        /// The group as the gateways have it configured: 239.1.1.1, or a prefix
         #[arg(long)]
         group: Group,
-        /// Number of the key, one more than the last one's
+        /// Number of the new key, one more than `gemctl group list` shows
         #[arg(long)]
         epoch: u16,
         /// When the members change to it: "in 5m", or "2027-01-31T12:00:00Z"
@@ -57,7 +75,7 @@ pub enum Command {
         /// Of these nodes, only those of this name or node id; repeatable
         #[arg(long, value_name = "NODE")]
         only: Vec<String>,
-        /// Of these nodes, not those of this name or node id; repeatable
+        /// Of these nodes, not those of this name or node id, which lose the group; repeatable
         #[arg(long, value_name = "NODE")]
         without: Vec<String>,
         /// Take the group key from this file instead of a new one
@@ -71,13 +89,15 @@ pub enum Command {
         /// Whose work it is and where it goes
         #[command(flatten)]
         signer: Signer,
-        /// Its node id
+        /// Its node id as `gemctl node list` shows it
         node: Id,
         /// Take the revocation back
         #[arg(long)]
         withdraw: bool,
     },
-    /// List nodes that may take part, for gateways with membership = "roster"
+    /// List nodes that may take part, for gateways with membership = "roster" in [domain]
+    ///
+    /// With membership = "open", the default, everyone may whose keys open; then a roster changes nothing.
     Roster {
         /// Whose work it is and where it goes
         #[command(flatten)]
@@ -101,6 +121,8 @@ pub enum Command {
         file: PathBuf,
     },
     /// Give a file to the running gateway, from which it spreads to all others
+    ///
+    /// Refused where the administrator's public key is not in `kmg` of [domain]. Giving a file twice does no harm.
     Inject {
         /// The file
         file: PathBuf,

@@ -39,6 +39,7 @@ impl Daemon {
                 LinkEvent::FailedOpens(failed) => self.on_failed_opens(&failed),
                 LinkEvent::Stats => {
                     self.watch_legs();
+                    self.watch_own_keys();
                     let waiting = std::mem::take(&mut self.waiting);
                     waiting.into_iter().for_each(|waiting| self.reply(waiting.client, &waiting.request));
                 }
@@ -176,6 +177,26 @@ impl Daemon {
         if self.config.node.transit {
             let written = self.maps.as_ref().map_or(Ok(()), |maps| maps.set_transit(key_id, ifindex));
             self.check_written(written);
+        }
+    }
+
+    /// Packets under our own keys that come in are ours come back, or a member's that misuses our key ids (R9).
+    fn watch_own_keys(&mut self) {
+        let Some((_, stats)) = self.link.stats() else { return };
+        let now = Instant::now();
+        let heard = self.echo.look(stats, now);
+        if let Some((interface, packets)) = heard {
+            let text = "packets under a key of this gateway come in: a member of the group sends under our key ids, or the \
+                        network brings our own packets back";
+            if !self.troubles.iter().any(|trouble| trouble.code == "own_key") {
+                let entry = Entry::new(Severity::Error, "own_key", text).quietly();
+                self.record(entry.with("interface", &interface).with("packets", packets));
+            }
+            let fix = "look for a loop between untrusted interfaces; without one, find who sends them (tcpdump) and give the \
+                       group a GAK without that member";
+            self.begin_trouble("own_key", &interface, &text, fix);
+        } else if self.echo.is_quiet(now) {
+            self.end_trouble("own_key");
         }
     }
 

@@ -19,6 +19,8 @@ pub struct KeyTable {
     sync: Sync,
     /// What has to be in `SEKS`.
     wanted: BTreeMap<KeyId, Sek>,
+    /// Own keys that there are no counters for yet; the one before goes on sealing.
+    waiting: BTreeMap<KeyId, Sek>,
     /// The counters of each own key as they were seen last.
     seen: BTreeMap<KeyId, [u64; LANES]>,
     changed: bool,
@@ -41,7 +43,7 @@ impl KeyTable {
     /// Takes over what is in the maps.
     pub(super) fn new(seks: Seks, counters: Counters, sync: Sync) -> Self {
         let wanted = seks.iter().map(|sek| (sek.key_id, sek)).collect();
-        Self { seks, counters, sync, wanted, seen: BTreeMap::new(), changed: false }
+        Self { seks, counters, sync, wanted, waiting: BTreeMap::new(), seen: BTreeMap::new(), changed: false }
     }
 
     /// Random number of this set of maps.
@@ -56,13 +58,9 @@ impl KeyTable {
         if key.seals && gtag.is_none() {
             return Err(MapError::NoGtag { group: key.group, epoch: key.epoch });
         }
-        let role = if key.seals {
-            let active = self.wanted.get(&key.key_id).is_some_and(is_active);
-            SekRole::Seal { counter_block: self.counter_block(key.key_id)?, active }
-        } else {
-            SekRole::Open
-        };
-        let sek = Sek {
+        let active = self.wanted.get(&key.key_id).is_some_and(is_active);
+        let role = if key.seals { SekRole::Seal { counter_block: 0, active } } else { SekRole::Open };
+        let mut sek = Sek {
             key_id: key.key_id,
             origin: key.origin,
             group: key.group,
@@ -74,7 +72,35 @@ impl KeyTable {
             salt: *key.salt.expose(),
             gtag: gtag.map_or([0; 16], |gtag| *gtag.expose()),
         };
+        if key.seals {
+            match self.counter_block(key.key_id) {
+                Ok(counter_block) => sek.role = SekRole::Seal { counter_block, active },
+                Err(error) => {
+                    if matches!(error, MapError::CountersFull(_)) {
+                        self.waiting.insert(key.key_id, sek);
+                    }
+                    return Err(error);
+                }
+            }
+        }
         self.write(sek)
+    }
+
+    /// Gives counters to the own keys that wait for them, as far as there are any; returns how many wait on.
+    fn place_waiting(&mut self) -> usize {
+        let waiting: Vec<_> = self.waiting.keys().copied().collect();
+        for key_id in waiting {
+            let Some(counter_block) = self.counters.allocate(key_id) else { break };
+            let Some(mut sek) = self.waiting.remove(&key_id) else { continue };
+            let (group, active) = (sek.group, is_active(&sek));
+            sek.role = SekRole::Seal { counter_block, active: false };
+            // Without a slot, too, it is counted among those that are wanted and not there.
+            let _ = self.write(sek);
+            if active {
+                let _ = self.activate(&group, key_id);
+            }
+        }
+        self.waiting.len()
     }
 
     /// Counters for an own key: those it has, or fresh ones for a key that never had any. They never start over.
@@ -98,6 +124,12 @@ impl KeyTable {
 
     /// Makes an own key the one that seals its group.
     pub fn activate(&mut self, group: &Group, key_id: KeyId) -> Result<(), MapError> {
+        if self.waiting.get(&key_id).is_some_and(|key| key.group == *group) {
+            for key in self.waiting.values_mut().filter(|key| key.group == *group) {
+                key.role = SekRole::Seal { counter_block: 0, active: key.key_id == key_id };
+            }
+            return Ok(());
+        }
         if self.own(key_id).is_none_or(|key| key.group != *group) {
             return Err(MapError::NoSuchKey(key_id));
         }
@@ -125,9 +157,11 @@ impl KeyTable {
             self.sync.note_removed(key_id);
         }
         self.wanted.remove(&key_id);
+        self.waiting.remove(&key_id);
         self.seen.remove(&key_id);
         if let Some(block) = self.block_of(key_id) {
             self.counters.release(block, key_id);
+            self.place_waiting();
         }
     }
 
@@ -210,7 +244,7 @@ impl KeyTable {
 
     /// Compares every key with the map, and puts right what is not as it was written.
     pub fn repair(&mut self) -> Result<KeyRepairs, MapError> {
-        let mut repairs = KeyRepairs::default();
+        let mut repairs = KeyRepairs { unfit: self.place_waiting(), ..KeyRepairs::default() };
         for sek in self.wanted.values() {
             if !self.seks.holds(sek) {
                 match self.seks.insert(sek) {
@@ -239,6 +273,7 @@ impl KeyTable {
 
     /// Declares the counters to be without history: another incarnation of the maps, with no key that seals.
     pub fn forget_own(&mut self, incarnation: u64) {
+        self.waiting.clear();
         let own = self.wanted.values().filter(|key| matches!(key.role, SekRole::Seal { .. }));
         let own: Vec<_> = own.map(|key| key.key_id).collect();
         own.into_iter().for_each(|key_id| self.remove(key_id));
@@ -350,6 +385,23 @@ mod tests {
         table.remove(KeyId(1));
         table.install(&key(2, true), &gtags()).unwrap();
         assert_eq!(table.adoptable().iter().map(|key| key.key_id).collect::<Vec<_>>(), [KeyId(2)]);
+    }
+
+    #[test]
+    fn a_key_without_counters_waits_while_the_one_before_seals_and_follows_it() {
+        let mut table = table(64, 1);
+        let group = "239.1.1.1".parse().unwrap();
+        table.install(&key(1, true), &gtags()).unwrap();
+        table.activate(&group, KeyId(1)).unwrap();
+        assert!(matches!(table.install(&key(2, true), &gtags()), Err(MapError::CountersFull(1))));
+        table.activate(&group, KeyId(2)).unwrap();
+        let seals = |table: &KeyTable| table.seks.find_seal(&group).map(|(_, _, sek)| sek.key_id);
+        assert_eq!((table.repair().unwrap().unfit, seals(&table)), (1, Some(KeyId(1))), "told, and nothing is lost");
+        table.remove(KeyId(1));
+        assert_eq!((table.repair().unwrap().unfit, seals(&table)), (0, Some(KeyId(2))));
+        assert!(matches!(table.install(&key(3, true), &gtags()), Err(MapError::CountersFull(1))));
+        table.remove(KeyId(3));
+        assert_eq!(table.repair().unwrap().unfit, 0, "one that is not wanted any more does not wait");
     }
 
     #[test]

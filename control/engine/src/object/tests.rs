@@ -102,7 +102,7 @@ fn two_objects_of_one_version_leave_the_same_one_everywhere() {
 }
 
 #[test]
-fn objects_run_out_with_their_skew_and_take_orphans_along() {
+fn f37_objects_run_out_with_their_skew_and_take_orphans_along() {
     let origin = Origin::new(1);
     let mut objects = table(&[origin.node(1), origin.object(ObjectKind(9), 7, 5, b"")]);
     let end = UnixMillis(1_000_100_000) + SKEW;
@@ -110,7 +110,10 @@ fn objects_run_out_with_their_skew_and_take_orphans_along() {
     assert_eq!(objects.next_expiry(), Some(UnixMillis(end.0 + 1)));
     assert_eq!(objects.expire(UnixMillis(end.0 + 1)).len(), 2);
     assert_eq!(objects.digest(Range::WHOLE), Objects::default().digest(Range::WHOLE));
-    assert_eq!(objects.offer(UnixMillis(end.0 + 1), &origin.node(1)), Err(Refusal::Expired));
+    assert_eq!(objects.offer(UnixMillis(end.0), &origin.node(1)), Ok(Offer::Accepted), "30 s are tolerated");
+    let refused = objects.offer(UnixMillis(end.0 + 1), &origin.node(2));
+    assert_eq!(refused, Err(Refusal::Expired));
+    assert_eq!(Refusal::Expired.to_string(), "its validity ended more than 30 s ago");
 }
 
 #[test]

@@ -277,7 +277,34 @@ fn f37_nothing_is_signed_by_a_clock_that_went_back_until_it_is_right_or_vouched_
 }
 
 #[test]
-fn an_emergency_rotation_leaves_no_use_for_the_key_before() {
+fn f25_what_cannot_be_signed_is_never_sent_and_counted_and_the_next_is_tried() {
+    let mut rig = Rig::new(members(2), &[&[0, 1]]);
+    rig.run_until(3 * SECOND, |rig| rig.opens(0, 1));
+    let node = rig.hosts[1].engine.node_id();
+    let known = |rig: &Rig| -> Vec<_> {
+        let of_node = rig.hosts[0].engine.objects.iter().filter(|stored| stored.header.name.origin == node);
+        of_node.map(|stored| (stored.header.name, stored.header.version)).collect()
+    };
+    let before = known(&rig);
+    let floor = rig.time().wall + 100 * SECOND;
+    rig.restart_control(1, &Options { clock_floor: floor, ..Options::default() });
+    for _ in 0..3 {
+        let unsigned = rig.hosts[1].engine.counters.unsigned;
+        rig.handle(1, Input::RotateSek(group()));
+        rig.handle(1, Input::ReplaceSek(group()));
+        rig.run(5 * SECOND);
+        assert_eq!(known(&rig), before, "nothing new of it got out");
+        assert!(rig.hosts[1].engine.counters.unsigned > unsigned, "each try is counted");
+    }
+    let refusals = rig.hosts[1].events.iter().filter(|event| matches!(event, Event::SigningRefused { .. }));
+    assert_eq!(refusals.count(), 1, "said once");
+    rig.handle(1, Input::AcceptClock);
+    rig.run(2 * SECOND);
+    assert_ne!(known(&rig), before, "the next one is signed and sent");
+}
+
+#[test]
+fn r1_an_emergency_rotation_leaves_no_use_for_the_key_before() {
     let mut rig = Rig::new(members(2), &[&[0, 1]]);
     rig.run_until(3 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0));
     let old = rig.active(1);
