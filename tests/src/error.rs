@@ -40,6 +40,32 @@ pub enum Error {
         /// The names there are.
         known: String,
     },
+    /// The topology has no such segment.
+    #[error("no segment `{name}` in this topology; there are {known}")]
+    NoSegment {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The host has no such interface.
+    #[error("no interface `{interface}` in {host}; there are {known}")]
+    NoInterface {
+        /// The host.
+        host: String,
+        /// The interface asked for.
+        interface: String,
+        /// The interfaces there are.
+        known: String,
+    },
+    /// The segment's links do only good.
+    #[error("segment `{segment}` cannot be made faulty: the lab was raised with these faulty segments: {known:?}")]
+    NoFaultySegment {
+        /// The segment asked for.
+        segment: String,
+        /// Those that can.
+        known: String,
+    },
     /// No such topology.
     #[error("no topology `{0}`; there are pair, trio, line and dual")]
     NoTopology(String),
@@ -96,6 +122,12 @@ impl Error {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+
+    /// Whether the operating system says that a device is down or away.
+    pub(crate) fn is_gone(&self) -> bool {
+        let gone = [libc::ENETDOWN, libc::ENXIO, libc::ENODEV, libc::EBADF];
+        matches!(self, Self::Io { source, .. } if source.raw_os_error().is_some_and(|code| gone.contains(&code)))
     }
 
     /// An operating system error about a file.

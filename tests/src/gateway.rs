@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::fault::{skew_from_the_start, stopped_first};
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::process::ProcessId;
 
 /// One of the two daemons.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Daemon {
     /// `gemcast-dataplane`.
     DataPlane,
@@ -116,8 +118,12 @@ impl<'a> Gateway<'a> {
         let log = File::options().create(true).append(true).open(&path).map_err(Error::file(&path))?;
         let log_too = log.try_clone().map_err(Error::file(&path))?;
         // In a process group of its own, so that an interrupt typed at the terminal ends the lab in order.
-        let child = self
-            .command(daemon)?
+        let skew = self.clock_skew().filter(|_| daemon == Daemon::Control);
+        let mut command = self.command(daemon)?;
+        if skew.is_some() {
+            command = stopped_first(&command);
+        }
+        let child = command
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_too)
@@ -126,6 +132,9 @@ impl<'a> Gateway<'a> {
             .spawn()
             .map_err(Error::io(format!("starting {}", daemon.name())))?;
         let process = ProcessId::of(child.id()).map_err(Error::io("reading a daemon's start time"))?;
+        if let Some(seconds) = skew {
+            skew_from_the_start(process, daemon.name(), seconds)?;
+        }
         let pid_file = self.pid_file(daemon);
         let text = serde_json::to_vec(&process).expect("plain numbers");
         fs::write(&pid_file, text).map_err(Error::file(&pid_file))?;

@@ -49,6 +49,15 @@ impl<'a> Host<'a> {
         found.unwrap_or_else(|| panic!("host {} has no interface `{name}`", self.state.name))
     }
 
+    /// Its interface of that name, if it has one.
+    pub fn find_interface(&self, name: &str) -> Result<&'a InterfaceState> {
+        self.state.interfaces.iter().find(|interface| interface.name == name).ok_or_else(|| Error::NoInterface {
+            host: self.state.name.clone(),
+            interface: name.into(),
+            known: self.state.interfaces.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
     /// Its address on its first interface, of the same family as `like`.
     pub fn address(&self, like: IpAddr) -> IpAddr {
         self.interface().address(like)

@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use rustix::process::Signal;
 
 use crate::config::{self, Group};
 use crate::error::{Error, Result};
+use crate::fault::{Request, WIRE, ask};
 use crate::gateway::{Daemon, Gateway, POLL};
 use crate::host::Host;
 use crate::namespace::{self, Namespace};
@@ -41,6 +43,10 @@ pub struct Options {
     pub wan_mtu: u32,
     /// Whether bridges deliver a group only to the ports that joined it.
     pub snooping: bool,
+    /// Segments whose links can be made to lose, delay and bend frames; a process of the lab carries their frames.
+    pub faulty: Vec<String>,
+    /// Whether a gateway's state directory is a file system of its own of 1 MiB, which can be filled.
+    pub small_state: bool,
     /// Whether to start the daemons and wait until they serve.
     pub daemons: bool,
     /// `RUST_LOG` of the daemons.
@@ -65,6 +71,8 @@ impl Options {
             lan_mtu: 1500,
             wan_mtu: 1500,
             snooping: true,
+            faulty: Vec::new(),
+            small_state: false,
             daemons: true,
             log: "info".into(),
             node: String::new(),
@@ -118,6 +126,20 @@ impl Options {
         self
     }
 
+    /// The links of this segment can be made to lose, delay and bend frames.
+    #[must_use]
+    pub fn faulty(mut self, segment: &str) -> Self {
+        self.faulty.push(segment.into());
+        self
+    }
+
+    /// Each gateway's state directory is a file system of its own, which can be filled.
+    #[must_use]
+    pub fn small_state(mut self) -> Self {
+        self.small_state = true;
+        self
+    }
+
     /// Gateways are configured, but nothing runs in them.
     #[must_use]
     pub fn without_daemons(mut self) -> Self {
@@ -160,6 +182,7 @@ impl Lab {
     /// Raises a lab, and waits until its gateways serve and have each other's keys.
     pub fn up(topology: Topology, options: Options) -> Result<Self> {
         check_machine()?;
+        check_segments(&topology, &options)?;
         remove_abandoned()?;
         let directory = claim_directory(&options.instance)?;
         let state = State {
@@ -170,14 +193,16 @@ impl Lab {
             owner: ProcessId::of(std::process::id()).ok(),
             groups: options.groups.clone(),
             snooping: options.snooping,
+            faulty: options.faulty.clone(),
             hosts: Vec::new(),
         };
         // From here on, an early return drops the lab and so removes what there is of it.
         let mut lab = Self { state, binaries: BinaryDir::find(), log: options.log.clone(), keep: false };
         lab.state.save()?;
-        lab.make_hosts(&topology)?;
+        lab.make_hosts(&topology, &options)?;
         let namespaces = lab.state.hosts.iter().map(|host| (host.name.clone(), host.namespace.clone())).collect();
         wiring::wire(&topology, &options, &namespaces)?;
+        lab.start_wires(&topology)?;
         lab.configure(&topology, &options)?;
         if options.daemons {
             lab.make_identities()?;
@@ -441,7 +466,7 @@ impl Lab {
         Ok(())
     }
 
-    fn show_logs(&self) {
+    pub(crate) fn show_logs(&self) {
         for gateway in self.gateways() {
             for daemon in Daemon::BOTH {
                 let name = gateway.host().name();
@@ -450,8 +475,36 @@ impl Lab {
         }
     }
 
-    fn make_hosts(&mut self, topology: &Topology) -> Result<()> {
-        let switch = wiring::has_switch(topology).then_some(SWITCH);
+    /// Starts the processes that carry the frames of faulty segments.
+    fn start_wires(&self, topology: &Topology) -> Result<()> {
+        for segment in topology.segments.iter().filter(|segment| self.state.is_faulty(segment.name)) {
+            let config = wiring::wire_config(topology, segment, &self.state.directory);
+            let path = self.state.directory.join(format!("wire-{}.log", segment.name));
+            let log = fs::File::create(&path).map_err(Error::file(&path))?;
+            let child = self
+                .host(SWITCH)
+                .command(self.binaries.path(WIRE)?)
+                .arg(serde_json::to_string(&config).expect("it has string keys only"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .process_group(0)
+                .current_dir("/")
+                .spawn()
+                .map_err(Error::io("starting a wire"))?;
+            let wire = ProcessId::of(child.id()).map_err(Error::io("reading a wire's start time"))?;
+            let answers = || !wire.is_alive() || ask(&config.socket, &Request::Clear).is_ok();
+            self.eventually(READY_TIMEOUT, "a wire to answer", answers)?;
+            if !wire.is_alive() {
+                let stderr = fs::read_to_string(&path).unwrap_or_default();
+                return Err(Error::Command { command: WIRE.into(), outcome: "ended".into(), stderr });
+            }
+        }
+        Ok(())
+    }
+
+    fn make_hosts(&mut self, topology: &Topology, options: &Options) -> Result<()> {
+        let switch = wiring::has_switch(topology, options).then_some(SWITCH);
         for name in switch.into_iter().chain(topology.hosts()) {
             let kind = match name {
                 SWITCH => HostKind::Switch,
@@ -464,7 +517,9 @@ impl Lab {
                 name: place.interface,
                 role: place.segment.role,
                 segment: place.segment.name.into(),
-                bridge: wiring::bridge(place.segment),
+                bridge: wiring::bridge(place.segment, options),
+                mtu: wiring::mtu(options, place.segment.role),
+                queues: options.queues,
                 mac: place.mac,
                 ipv4: place.ipv4,
                 ipv6: place.ipv6,
@@ -488,6 +543,10 @@ impl Lab {
                 sections: &format!("{}\n{own}", options.config),
             };
             config::write_gateway(topology, name, &options.groups, extra, &keys, &gateway.directory())?;
+            if options.small_state {
+                let mount = format!("mount -t tmpfs -o size=1m gemcast-state {:?}", gateway.directory().join("state"));
+                gateway.host().namespace().script(&mount)?;
+            }
         }
         Ok(())
     }
@@ -529,6 +588,14 @@ fn claim_directory(instance: &str) -> Result<PathBuf> {
     match fs::DirBuilder::new().mode(0o755).create(&directory) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::AlreadyUp(instance.into())),
         made => made.map_err(Error::file(&directory)).map(|()| directory),
+    }
+}
+
+fn check_segments(topology: &Topology, options: &Options) -> Result<()> {
+    let known: Vec<_> = topology.segments.iter().map(|segment| segment.name).collect();
+    match options.faulty.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(stranger) => Err(Error::NoSegment { name: stranger.clone(), known: known.join(", ") }),
+        None => Ok(()),
     }
 }
 

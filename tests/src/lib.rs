@@ -9,6 +9,7 @@ mod capture;
 mod config;
 mod error;
 mod facts;
+mod fault;
 mod frame;
 mod gateway;
 mod gem;
@@ -32,6 +33,9 @@ pub use capture::{Capture, CaptureReport, RunningCapture, SEALED_PORT};
 pub use config::{Group, Protection, Suite};
 pub use error::{Error, Result};
 pub use facts::{DaemonFacts, Facts, GatewayFacts, HostFacts};
+pub use fault::{
+    Chaos, ChaosEvent, ChaosReport, ChaosStep, Effect, Fault, FrameClass, LinkFault, MapFault, Plan, Step, run_wire,
+};
 pub use frame::{Datagram, Mac, fix_checksums, vlan_tagged};
 pub use gateway::{Daemon, Gateway, Interface};
 pub use gem::{BABEL_PORT, GemTraffic};

@@ -6,7 +6,7 @@
 
 use std::io::{self, Read};
 use std::mem::size_of;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -28,6 +28,16 @@ impl PacketSocket {
         let what = format!("opening a raw socket on {} of {}", interface, host.name());
         let opened = host.namespace().enter(|| open(interface))?;
         opened.map(|socket| Self { socket }).map_err(Error::io(what))
+    }
+
+    /// Opens it in the namespace that this process is in.
+    pub(crate) fn open_here(interface: &str) -> io::Result<Self> {
+        open(interface).map(|socket| Self { socket })
+    }
+
+    /// Makes receiving return at once when there is nothing.
+    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
     }
 
     /// Sends a frame.
@@ -59,6 +69,12 @@ impl PacketSocket {
             )
         };
         if result == 0 { Ok(stats.tp_drops.into()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -78,6 +79,11 @@ impl Received {
     /// Whether the packet of this sequence number arrived.
     pub fn has(&self, sequence: u64) -> bool {
         self.seen.get((sequence / 64) as usize).is_some_and(|word| word & 1 << (sequence % 64) != 0)
+    }
+
+    /// Whether every packet of these sequence numbers arrived.
+    fn has_all(&self, mut sequences: Range<u64>) -> bool {
+        sequences.all(|sequence| self.has(sequence))
     }
 
     fn take(&mut self, payload: Payload, now_ns: u64) {
@@ -156,6 +162,12 @@ impl Receiver {
     pub fn last_ns(&self) -> u64 {
         let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.streams.values().map(|stream| stream.last_ns).max().unwrap_or(0)
+    }
+
+    /// Whether every packet of a stream with these sequence numbers has arrived.
+    pub fn has_all(&self, stream: u32, sequences: Range<u64>) -> bool {
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        sequences.is_empty() || report.streams.get(&stream).is_some_and(|one| one.has_all(sequences))
     }
 
     /// Waits until nothing has arrived for `quiet`, then stops and tells what arrived.

@@ -42,6 +42,9 @@ pub struct State {
     pub groups: Vec<Group>,
     /// Whether bridges deliver a group only to the ports that joined it.
     pub snooping: bool,
+    /// Segments whose links can be made to lose, delay and bend frames.
+    #[serde(default)]
+    pub faulty: Vec<String>,
     /// Its hosts, the switch included.
     pub hosts: Vec<HostState>,
 }
@@ -84,6 +87,10 @@ pub struct InterfaceState {
     pub segment: String,
     /// Bridge of the segment in the switch's namespace, if it has one.
     pub bridge: Option<String>,
+    /// MTU.
+    pub mtu: u32,
+    /// Queues.
+    pub queues: u32,
     /// Hardware address.
     pub mac: Mac,
     /// IPv4 address, of a /24.
@@ -111,6 +118,11 @@ impl State {
         let mut names: Vec<_> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         names
+    }
+
+    /// Whether a segment's links can be made to lose, delay and bend frames.
+    pub fn is_faulty(&self, segment: &str) -> bool {
+        self.faulty.iter().any(|one| one == segment)
     }
 
     /// Whether the process that should have removed the lab is gone.

@@ -51,7 +51,7 @@ fn r1_killing_either_daemon_never_repeats_a_counter() -> Result<()> {
 }
 
 #[test]
-fn killing_the_control_daemons_loses_no_packet() -> Result<()> {
+fn f33_killing_the_control_daemons_in_a_loop_loses_no_packet() -> Result<()> {
     let _turn = turn();
     // A restarted control daemon makes a new key; the switch to it, soon here, must not cost a packet either.
     let keys = "[keys]\nannounce_lead = \"1s\"\noverlap = \"1s\"";
@@ -69,6 +69,15 @@ fn killing_the_control_daemons_loses_no_packet() -> Result<()> {
         gateway.wait_ready(20.s())?;
         gateway.wait_keys(20.s())?;
     }
+    // Again and again in the middle of starting, a little later each time.
+    for (round, name) in (1..).zip(["a", "b", "a", "b", "a", "b", "a", "b"]) {
+        let gateway = lab.gateway(name);
+        gateway.kill_control()?;
+        gateway.start(Daemon::Control)?;
+        let delivered = receiver.delivered();
+        lab.eventually(20.s(), "the stream to flow on", || receiver.delivered() > delivered + 50 * round)?;
+    }
+    lab.wait_converged(20.s())?;
     let sent = sender.stop();
     let account = Account::of(&sent, &receiver.finish(200.ms()).stream(1), &[]);
     assert!(account.is_perfect(), "{account:?}");

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gemcast_lab::{Gateway, Interface, Lab, Result, Seconds};
+use serde_json::Value;
 
 /// The sealed groups of a lab, one of each family.
 pub(crate) const GROUPS: [&str; 2] = ["239.1.1.1", "ff3e::1:1"];
@@ -83,7 +84,7 @@ pub(crate) fn known_nodes(gateway: &Gateway<'_>) -> BTreeSet<String> {
 /// Gateways to which a gateway has a route.
 pub(crate) fn reachable_nodes(gateway: &Gateway<'_>) -> BTreeSet<String> {
     let listed = gateway.gemctl(&["route", "list"]).unwrap_or_default();
-    let usable = |route: &&serde_json::Value| route["selected"] == true && route["metric"] != 65535;
+    let usable = |route: &&Value| route["selected"] == true && route["metric"] != 65535;
     let routes = listed["routes"].as_array().into_iter().flatten().filter(usable);
     routes.filter_map(|route| Some(route["router_name"].as_str()?.to_owned())).collect()
 }
@@ -98,6 +99,20 @@ pub(crate) fn in_sync(gateway: &Gateway<'_>) -> bool {
 /// Whether a gateway has a neighbour by this interface, and each can reach the other.
 pub(crate) fn adjacent(gateway: &Gateway<'_>, interface: &str) -> bool {
     let listed = gateway.gemctl(&["neighbour", "list"]).unwrap_or_default();
-    let usable = |one: &serde_json::Value| one["interface"] == interface && one["up"] == true && one["cost"] != 65535;
+    let usable = |one: &Value| one["interface"] == interface && one["up"] == true && one["cost"] != 65535;
     listed["neighbours"].as_array().into_iter().flatten().any(usable)
+}
+
+/// The events of this name that a gateway's control daemon keeps, oldest first.
+pub(crate) fn events(gateway: &Gateway<'_>, name: &str) -> Vec<Value> {
+    let output = gateway.gemctl_output(&["-o", "json", "events"]).expect("gemctl runs");
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+    events.filter(|event| event["name"] == name).collect()
+}
+
+/// The problem of this code that a gateway's status tells, if it does.
+pub(crate) fn problem(gateway: &Gateway<'_>, code: &str) -> Option<Value> {
+    let status = gateway.gemctl(&["status"]).unwrap_or_default();
+    status["problems"].as_array().into_iter().flatten().find(|problem| problem["code"] == code).cloned()
 }
