@@ -29,13 +29,13 @@ pub(crate) fn for_lab() -> Result<()> {
     binaries(Profile::Release)
 }
 
-/// Builds every binary of the product.
+/// Builds every binary of the product, and the one that carries frames in the lab.
 pub(crate) fn binaries(profile: Profile) -> Result<()> {
     let profile = match profile {
         Profile::Dev => "dev",
         Profile::Release => "release",
     };
-    let packages = ["--package", "gemcast-control", "--package", "gemcast-dataplane"];
+    let packages = ["--package", "gemcast-control", "--package", "gemcast-dataplane", "--package", "gemcast-tests"];
     run(cargo().args(["build", "--bins", "--profile", profile]).args(packages))
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer does with the checkout. Each command first sets up what it needs.
 
+mod chaos;
 mod command;
 mod compile;
 mod demo;
@@ -40,6 +41,8 @@ enum Task {
     /// Raise, inspect and remove networks of gateways and hosts in network namespaces.
     #[command(subcommand)]
     Lab(lab::Task),
+    /// Random faults against three gateways with streams on, and whether everything that must hold does.
+    Chaos(chaos::Arguments),
     /// Show encrypted multicast at work between two gateways, and check it.
     Demo {
         /// Write the results to this file too.
@@ -85,6 +88,7 @@ fn run(task: Task) -> Result<ExitCode> {
             compile::binaries(if release { compile::Profile::Release } else { compile::Profile::Dev })?;
         }
         Task::Lab(task) => return lab::run(task),
+        Task::Chaos(arguments) => return chaos::run(arguments),
         Task::Demo { json, seconds } => return demo::run(json.as_deref(), seconds),
         Task::Bench { arguments } => {
             compile::for_lab()?;

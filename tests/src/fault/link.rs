@@ -24,6 +24,8 @@ pub enum FrameClass {
     /// Every frame.
     #[default]
     Any,
+    /// Frames to more than one host, broadcast too.
+    Multicast,
     /// Babel, to the group and to one neighbour.
     Babel,
     /// Babel to the group.
@@ -36,12 +38,14 @@ pub enum FrameClass {
 
 impl FrameClass {
     /// Every class.
-    pub const ALL: [Self; 5] = [Self::Any, Self::Babel, Self::BabelMulticast, Self::BabelUnicast, Self::Sealed];
+    pub const ALL: [Self; 6] =
+        [Self::Any, Self::Multicast, Self::Babel, Self::BabelMulticast, Self::BabelUnicast, Self::Sealed];
 
     /// Name, as on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Any => "any",
+            Self::Multicast => "multicast",
             Self::Babel => "babel",
             Self::BabelMulticast => "babel-multicast",
             Self::BabelUnicast => "babel-unicast",
@@ -55,6 +59,7 @@ impl FrameClass {
         let multicast = frame.first().is_some_and(|first| first & 1 != 0);
         match self {
             Self::Any => true,
+            Self::Multicast => multicast,
             Self::Babel => port == Some(BABEL_PORT),
             Self::BabelMulticast => port == Some(BABEL_PORT) && multicast,
             Self::BabelUnicast => port == Some(BABEL_PORT) && !multicast,
@@ -405,6 +410,7 @@ mod tests {
             (cut().from("c").to("b"), 1, 1, 1),
             (cut().to("c").class(FrameClass::BabelMulticast), 1, 1, 0),
             (cut().class(FrameClass::BabelUnicast), 1, 1, 1),
+            (cut().class(FrameClass::Multicast), 0, 1, 1),
             (cut().class(FrameClass::Sealed), 1, 1, 1),
         ] {
             let mut links = links(std::slice::from_ref(&fault));

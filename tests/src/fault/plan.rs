@@ -12,6 +12,9 @@ use super::{Daemon, Fault};
 const LASTS_MS: (u64, u64) = (500, 6000);
 /// A stopped data plane keeps frames in rings that hold about this long.
 const STOPPED_PLANE_MS: u64 = 3000;
+/// Seconds a clock may be off, either way: two gateways then stay within what is tolerated, and so does one that was
+/// restarted with each.
+const SKEW: i64 = 14;
 /// Most faults at a time.
 const AT_ONCE: u64 = 3;
 
@@ -70,7 +73,7 @@ impl Plan {
             5..12 => Fault::Link { segment: self.segment.clone(), fault: self.link_fault() },
             12..14 => Fault::Partition { segment: self.segment.clone(), hosts: vec![gateway] },
             14 => Fault::FillDisk { gateway },
-            15 => Fault::Skew { gateway, seconds: if self.below(2) == 0 { 20 } else { -20 } },
+            15 => Fault::Skew { gateway, seconds: if self.below(2) == 0 { SKEW } else { -SKEW } },
             16 => Fault::Down { host: gateway, interface: "wan0".into() },
             17 => Fault::Remove { host: gateway, interface: "wan0".into() },
             _ => {
