@@ -143,7 +143,7 @@ fn half_a_package_changes_nothing_and_the_rest_completes_it() {
 fn a_relay_without_configuration_passes_the_administrators_objects_on() {
     let mut hosts: Vec<_> = administered(3).collect();
     hosts[1] = Options { member: false, ..Options::default() };
-    let mut rig = Rig::new(hosts.into_iter(), &[&[0, 1], &[1, 2]]);
+    let mut rig = Rig::new(hosts, &[&[0, 1], &[1, 2]]);
     rig.run_until(10 * SECOND, |rig| rig.opens(0, 2) && rig.opens(2, 0));
     let made = package(&rig, 2, &[0, 2], 5 * SECOND, false);
     rig.inject(0, &made).unwrap();
