@@ -71,7 +71,8 @@ fn f32_the_neighbour_that_missed_it_is_retried_and_no_other() -> Result<()> {
     });
     let (retried, text) = (compared(&a, &c), a.gemctl_output(&["sync"])?);
     c.signal(Daemon::Control, Signal::CONT)?;
-    (rotated?, behind?);
+    rotated?;
+    behind?;
     assert!(retried["sync_next_ms"].as_u64().is_some_and(|wait| wait <= 2_000), "{retried}");
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("it lacks at least 1; compared"), "{text}");
