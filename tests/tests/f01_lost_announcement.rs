@@ -70,13 +70,13 @@ fn f32_the_neighbour_that_missed_it_is_retried_and_no_other() -> Result<()> {
         equal(&a, &b) && c["sync"] == "differs" && c["objects_behind"] == 1 && c["sync_tries"].as_u64() >= Some(3)
     });
     let (retried, text) = (compared(&a, &c), a.gemctl_output(&["sync"])?);
+    let objects = a.gemctl(&["sync"])?["objects"].clone();
     c.signal(Daemon::Control, Signal::CONT)?;
     rotated?;
     behind?;
     assert!(retried["sync_next_ms"].as_u64().is_some_and(|wait| wait <= 2_000), "{retried}");
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("it lacks at least 1; compared"), "{text}");
-    let objects = a.gemctl(&["sync"])?["objects"].clone();
     assert!(text.starts_with(&format!("{objects} objects here\n")), "{text}");
     lab.eventually(20.s(), "equal tables again", || equal(&a, &b) && equal(&a, &c) && equal(&b, &c)).map(drop)
 }
