@@ -3,6 +3,7 @@
 //! [`pipeline`] decides what happens to a packet and is pure; [`worker`] moves batches between rings and pipeline on a
 //! pinned core; [`plane`] is the main thread that follows control's snapshots; [`xdp`] owns the program and its maps.
 
+pub mod advertise;
 pub mod aead;
 pub mod hold;
 pub mod interface;

@@ -4,6 +4,7 @@
 //! Everything is reconciled towards the desired state, from whatever the state is: the same code serves the first start,
 //! a restart over pinned maps, a change of the snapshot and an interface that vanishes and comes back.
 
+use crate::advertise::Advertiser;
 use crate::interface::{self, Interface, Monitor};
 use crate::join::{Membership, Memberships};
 use crate::link::Link;
@@ -147,6 +148,7 @@ pub struct Plane {
     umems: Vec<Umem>,
     events: Receiver<Event>,
     memberships: Memberships,
+    advertiser: Advertiser,
     desired: Option<Snapshot>,
     /// The snapshot as it is kept for the next start.
     kept: message::Snapshot,
@@ -208,6 +210,7 @@ impl Plane {
             umems,
             events,
             memberships: Memberships::default(),
+            advertiser: Advertiser::default(),
             desired: None,
             kept: message::Snapshot::default(),
             tables: Tables::default(),
@@ -277,6 +280,7 @@ impl Plane {
             }
             self.hear_workers()?;
             self.feed_watchdog();
+            self.advertiser.tick(now_ms());
             if interfaces_changed {
                 self.reconcile();
             } else if self.next_check_ms <= now_ms() {
@@ -726,6 +730,7 @@ impl Plane {
     fn join(&mut self, flows: &[Flow]) {
         let mut wanted = BTreeSet::new();
         let mut all_multicast = BTreeSet::new();
+        let mut advertised = BTreeSet::new();
         for port in self.ports.iter().flatten().filter(|port| port.interface.up) {
             for flow in flows {
                 let hears = match port.role {
@@ -737,6 +742,10 @@ impl Plane {
                 }
                 if !flow.group.is_single() {
                     all_multicast.insert(port.interface.ifindex);
+                    // Not to the untrusted network, which would deliver everything that is anyone's.
+                    if port.role == Role::Trusted {
+                        advertised.insert((port.interface.ifindex, port.name.clone()));
+                    }
                     continue;
                 }
                 let membership =
@@ -754,6 +763,9 @@ impl Plane {
         }
         for (ifindex, error) in self.memberships.set_all_multicast(&all_multicast) {
             self.problem(format!("cannot receive every group on interface {ifindex}: {error}"), true);
+        }
+        for (name, error) in self.advertiser.set(&advertised) {
+            self.problem(format!("interface {name}: cannot advertise a multicast router to switches: {error}"), true);
         }
     }
 
