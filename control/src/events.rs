@@ -1,7 +1,7 @@
 //! What happened, for operators: each event goes to the log, to the list of recent ones, and to those who follow.
 
 use crate::interfaces::Interfaces;
-use gemcast_engine::output::{Carried, Event};
+use gemcast_engine::output::{Carried, Event, NodeName};
 use gemcast_proto::api;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
@@ -108,6 +108,38 @@ impl Entry {
                     .with("interface", interfaces.name(*ifindex))
                     .with("address", address.to_canonical())
             }
+            Event::NodesLost { nodes, reached } => {
+                let still = match reached {
+                    0 => "no other gateway is reached".to_owned(),
+                    1 => "1 other is reached".to_owned(),
+                    many => format!("{many} others are reached"),
+                };
+                let (name, text) = match nodes.len() {
+                    1 => ("node_lost", format!("gateway lost: {}; {still}", names(nodes))),
+                    many => (
+                        "partition",
+                        format!("partition: {many} gateways were lost together, {}; {still}", names(nodes)),
+                    ),
+                };
+                Self::new(Error, name, text)
+                    .with("nodes", ids(nodes))
+                    .with("lost", nodes.len())
+                    .with("reached", reached)
+            }
+            Event::NodesBack { nodes, away, missing } => {
+                let rest = match missing.len() {
+                    0 if nodes.len() == 1 => String::new(),
+                    0 => ", nobody is missing any more".to_owned(),
+                    _ => format!(", still missing: {}", names(missing)),
+                };
+                let verb = if nodes.len() == 1 { "is" } else { "are" };
+                let text = format!("{} {verb} reached again after {} s{rest}", names(nodes), away.as_secs());
+                let name = if missing.is_empty() { "partition_healed" } else { "nodes_back" };
+                Self::new(Info, name, text)
+                    .with("nodes", ids(nodes))
+                    .with("away_ms", away.as_millis())
+                    .with("missing", missing.len())
+            }
             Event::PeerWaiting { ifindex, address, tries, next } => {
                 let text = format!("a unicast peer has not answered, next try in {} s", next.as_secs().max(1));
                 Self::new(Warning, "peer_waiting", text)
@@ -202,6 +234,23 @@ fn counted(carried: &Carried, what: &str) -> String {
     let named = counts.iter().filter(|(count, _)| *count > 0);
     let named: Vec<_> = named.map(|&(count, name)| format!("{count} {name}{}", plural(count))).collect();
     if named.is_empty() { format!("nothing {what}") } else { format!("{} {what}", named.join(", ")) }
+}
+
+/// Gateways of a loss that are named.
+const NAMED_MAX: usize = 8;
+
+/// "a, b and 3 more".
+fn names(nodes: &[NodeName]) -> String {
+    let name = |node: &NodeName| if node.name.is_empty() { node.id.to_string() } else { node.name.clone() };
+    let named: Vec<_> = nodes.iter().take(NAMED_MAX).map(name).collect();
+    match nodes.len().saturating_sub(NAMED_MAX) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+fn ids(nodes: &[NodeName]) -> String {
+    nodes.iter().take(NAMED_MAX).map(|node| node.id.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// The recent events.

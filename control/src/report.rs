@@ -9,7 +9,7 @@ use crate::mode::Health;
 use crate::routes::{Destination, RouteTable, Standing};
 use gemcast_engine::Engine;
 use gemcast_engine::time::Instant as Mono;
-use gemcast_engine::view::{Liveness, PeerState, PeerView, RouteView, SyncState};
+use gemcast_engine::view::{Liveness, PeerState, PeerView, Reach, RouteView, SyncState};
 use gemcast_proto::api;
 use gemcast_proto::id::NodeId;
 use gemcast_proto::link::{FlowStats, InterfaceStats, ReasonCount};
@@ -20,6 +20,9 @@ use std::time::Instant;
 
 /// Bans that are told one by one.
 const BANS_SHOWN: usize = 16;
+
+/// Losses that are told one by one, and gateways of a loss that are named.
+const LOST_SHOWN: usize = 8;
 
 /// Everything a report draws on.
 pub struct Report<'a> {
@@ -84,6 +87,8 @@ impl Report<'_> {
                 interfaces_up: interfaces.iter().filter(|interface| interface.state == "up").count() as u32,
                 groups: self.config.groups.len() as u32,
                 nodes: nodes.len() as u32,
+                nodes_reached: nodes.iter().filter(|node| matches!(node.reach, Reach::This | Reach::Reached)).count()
+                    as u32,
                 neighbours: neighbours.len() as u32,
                 neighbours_up: neighbours.iter().filter(|neighbour| neighbour.up).count() as u32,
                 keys: self.engine.keys().len() as u32,
@@ -154,6 +159,7 @@ impl Report<'_> {
                 problems.push(problem("multicast_lost", subject, text, fix));
             }
         }
+        problems.extend(self.losses());
         if let Some(conflict) = self.engine.identity_conflict(self.mono) {
             let (address, interface) = (conflict.address.to_canonical(), self.interfaces.name(conflict.ifindex));
             let text = format!(
@@ -203,10 +209,39 @@ impl Report<'_> {
         problems
     }
 
+    /// Gateways that were reached and are not any more, those lost together in one problem.
+    fn losses(&self) -> Vec<api::Problem> {
+        let nodes = self.nodes();
+        let lost = nodes.iter().filter_map(|node| Some((node, node.lost_ms?)));
+        // The first of them tells of all.
+        let first = lost.filter(|(node, _)| node.lost_with.iter().all(|other| node.name <= *other));
+        let reached = nodes.iter().filter(|node| node.reach == "reached").count();
+        let told = first.map(|(node, lost_ms)| {
+            let together: Vec<&str> =
+                [&node.name].into_iter().chain(&node.lost_with).take(LOST_SHOWN).map(String::as_str).collect();
+            let count = 1 + node.lost_with.len();
+            let (code, what) = if count == 1 { ("node_lost", "no route to it") } else { ("partition", "lost together") };
+            let text = format!("{what} for {} s; {reached} other gateways are reached", lost_ms / 1000);
+            let fix = "see the gateway and the links to it (gemctl neighbour list); one that is gone for good is forgotten in a day";
+            problem(code, together.join(", "), text, fix)
+        });
+        told.take(LOST_SHOWN).collect()
+    }
+
     /// `gemctl node list`.
     pub fn nodes(&self) -> Vec<api::Node> {
         let nodes = self.engine.nodes();
+        let names: BTreeMap<NodeId, String> = nodes.iter().map(|node| (node.id, node.name.clone())).collect();
         let node = |node: gemcast_engine::view::NodeView| api::Node {
+            reach: node.reach.name().into(),
+            lost_ms: match node.reach {
+                Reach::Lost { since, .. } => Some((self.mono - since).as_millis() as u64),
+                _ => None,
+            },
+            lost_with: match &node.reach {
+                Reach::Lost { with, .. } => with.iter().filter_map(|id| names.get(id).cloned()).collect(),
+                _ => Vec::new(),
+            },
             id: node.id.to_string(),
             name: node.name,
             this: node.is_self,

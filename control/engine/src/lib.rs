@@ -21,6 +21,7 @@ mod mac;
 mod neighbour;
 mod object;
 pub mod output;
+mod partition;
 mod peer;
 mod rate;
 mod receive;
@@ -47,6 +48,7 @@ use crate::interface::Interface;
 use crate::neighbour::Neighbour;
 use crate::object::Objects;
 use crate::output::{Event, Output};
+use crate::partition::Partitions;
 use crate::rate::{Bucket, Limit};
 use crate::roster::Roster;
 use crate::routing::{HOUSEKEEPING, Routing};
@@ -99,6 +101,7 @@ pub struct Engine {
     /// Whether the last object was not signed.
     signing_refused: bool,
     routing: Routing,
+    partitions: Partitions,
     timers: Timers,
     /// Wall clock less monotonic clock, in milliseconds.
     clock_offset: i64,
@@ -123,6 +126,7 @@ impl Engine {
         let mut engine = Self {
             group_index: index(&config),
             routing: Routing::new(id, now.wall),
+            partitions: Partitions::default(),
             id,
             signing_key,
             agreement_key: derive::agreement_public_key(&config.node.agreement_key),
@@ -198,6 +202,7 @@ impl Engine {
                 Timer::Routes => self.expire_routes(now),
                 Timer::Requests => self.resend_requests(now),
                 Timer::Identity => self.correct_identity(now),
+                Timer::Partitions => self.tell_partitions(now),
                 Timer::Housekeeping => self.housekeep(now),
                 Timer::Administration => self.govern(now),
                 Timer::Gaks => self.refresh_gaks(now, false),
@@ -322,6 +327,7 @@ impl Engine {
             agreement_key: keys.agreement_key,
             version: keys.version,
             seks: seks.get(id).copied().unwrap_or(0),
+            reach: self.reach(*id),
         };
         // An administrator is an origin and no gateway: it has no key to agree on.
         let gateways = self.objects.nodes().filter(|(_, keys)| keys.agreement_key != [0; 32]);

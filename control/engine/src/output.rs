@@ -142,6 +142,15 @@ pub struct Carried {
     pub routes: usize,
 }
 
+/// A gateway, as operators know it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeName {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name; empty when it is not known.
+    pub name: String,
+}
+
 /// Something an operator wants to know. Never holds a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -211,6 +220,22 @@ pub enum Event {
         address: Ipv6Addr,
         /// Because it was silent; else its interface or address is gone.
         silent: bool,
+    },
+    /// There is no route any more to gateways that were reached: they died, or the network is partitioned.
+    NodesLost {
+        /// Those that were lost together.
+        nodes: Vec<NodeName>,
+        /// Other gateways that are still reached.
+        reached: usize,
+    },
+    /// Gateways that were lost are reached again.
+    NodesBack {
+        /// Those that are.
+        nodes: Vec<NodeName>,
+        /// How long they were away.
+        away: Duration,
+        /// Those that were lost with them and are not back.
+        missing: Vec<NodeName>,
     },
     /// A unicast peer does not answer; it is tried again, after twice the time each time.
     PeerWaiting {

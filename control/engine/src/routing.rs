@@ -325,6 +325,9 @@ impl Engine {
             self.routing.table.entries.remove(&destination);
         }
         self.tell_kernel(destination, best, unreachable);
+        if let Some(node) = node_of(destination).filter(|_| old.is_some() != best.is_some()) {
+            self.note_reach(now, node, best.is_some());
+        }
         if best.is_some() {
             self.routing.requests.forget(destination);
         }
@@ -424,6 +427,7 @@ impl Engine {
     pub(crate) fn housekeep(&mut self, now: Now) {
         self.timers.set(Timer::Housekeeping, now.mono + HOUSEKEEPING);
         self.routing.table.sources.expire(now.mono);
+        self.forget_lost();
         let reachable = self.routing.table.entries.iter().filter(|(_, entry)| entry.selected.is_some());
         let nodes: Vec<_> = reachable.filter_map(|(destination, _)| node_of(*destination)).collect();
         let unheard = &mut self.routing.unheard;

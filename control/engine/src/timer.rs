@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Requests,
     /// What was said about us is to be corrected.
     Identity,
+    /// Gateways that were lost or are back are to be told.
+    Partitions,
     /// Old state is to be looked through.
     Housekeeping,
     /// Administrative objects have come.
@@ -34,7 +36,7 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Expiry,
         Self::NodeRefresh,
         Self::Seks,
@@ -44,6 +46,7 @@ impl Timer {
         Self::Routes,
         Self::Requests,
         Self::Identity,
+        Self::Partitions,
         Self::Housekeeping,
         Self::Administration,
         Self::Gaks,

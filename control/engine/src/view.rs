@@ -24,6 +24,8 @@ pub struct NodeView {
     pub version: u64,
     /// SEKs of it that are known and valid, whether or not this gateway may open them.
     pub seks: u32,
+    /// Whether it is reached.
+    pub reach: Reach,
 }
 
 /// A configured group.
@@ -119,6 +121,36 @@ pub enum SyncState {
         /// When it is compared with again: the wait is doubled each time it brought nothing, up to a limit.
         next_at: Option<Instant>,
     },
+}
+
+/// Whether a gateway is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// It is the gateway asked.
+    This,
+    /// There is a route to it.
+    Reached,
+    /// There was a route to it.
+    Lost {
+        /// Since when there is none.
+        since: Instant,
+        /// Gateways that were lost at the same time, and are not back.
+        with: Vec<NodeId>,
+    },
+    /// There was none since we started, or only a moment ago.
+    Unknown,
+}
+
+impl Reach {
+    /// The word used in output.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::This => "this",
+            Self::Reached => "reached",
+            Self::Lost { .. } => "lost",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Where a neighbour stands with the failure detector.

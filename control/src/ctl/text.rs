@@ -30,7 +30,7 @@ pub fn status(status: &api::Status) -> String {
     if let Some(totals) = &status.totals {
         line("interfaces", format!("{} up of {}", totals.interfaces_up, totals.interfaces));
         line("groups", totals.groups.to_string());
-        line("nodes", totals.nodes.to_string());
+        line("nodes", format!("{} reached of {}", totals.nodes_reached, totals.nodes));
         line("neighbours", format!("{} up of {}", totals.neighbours_up, totals.neighbours));
         line("keys", totals.keys.to_string());
         let (received, forwarded) = (totals.received, totals.forwarded);
@@ -49,10 +49,15 @@ pub fn status(status: &api::Status) -> String {
 
 /// `gemctl node list`.
 pub fn nodes(nodes: &api::Nodes) -> String {
-    let mut table = Table::new(["Node id", "Name", "Keys", "Version"]);
+    let mut table = Table::new(["Node id", "Name", "Reach", "Keys", "Version"]);
     for node in &nodes.nodes {
         let name = if node.this { format!("{} (this)", node.name) } else { node.name.clone() };
-        table.row([node.id.clone(), name, node.keys.to_string(), node.version.to_string()]);
+        let reach = match node.lost_ms {
+            Some(ms) if node.lost_with.is_empty() => format!("lost for {}", duration(ms / 1000)),
+            Some(ms) => format!("lost for {} with {}", duration(ms / 1000), node.lost_with.join(", ")),
+            None => node.reach.clone(),
+        };
+        table.row([node.id.clone(), name, reach, node.keys.to_string(), node.version.to_string()]);
     }
     table.text()
 }
