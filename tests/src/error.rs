@@ -59,7 +59,9 @@ pub enum Error {
         known: String,
     },
     /// The segment's links do only good.
-    #[error("segment `{segment}` cannot be made faulty: the lab was raised with these faulty segments: {known:?}")]
+    #[error(
+        "the links of segment `{segment}` are ordinary ones: raise the lab with it as a faulty one; such are: {known}"
+    )]
     NoFaultySegment {
         /// The segment asked for.
         segment: String,

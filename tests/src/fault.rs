@@ -236,7 +236,7 @@ impl Lab {
 
     fn ask_wire(&self, segment: &str, request: &Request) -> Result<()> {
         if !self.state().faulty.iter().any(|one| one == segment) {
-            let known = self.state().faulty.join(", ");
+            let known = if self.state().faulty.is_empty() { "none".into() } else { self.state().faulty.join(", ") };
             return Err(Error::NoFaultySegment { segment: segment.into(), known });
         }
         ask(&wiring::wire_socket(&self.state().directory, segment), request)

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use gemcast_lab::{Lab, Options, Topology};
 
-use crate::compile;
 use crate::error::{Error, Result};
+use crate::{compile, fault};
 
 #[derive(Subcommand)]
 pub(crate) enum Task {
     /// Raise a lab and wait until its gateways have each other's keys.
     Up {
-        /// pair, trio or line.
+        /// pair, trio, line or dual.
         #[arg(long, default_value = "pair")]
         topology: String,
         #[command(flatten)]
@@ -24,7 +24,15 @@ pub(crate) enum Task {
         /// Hosts and links only; gateways are configured, but nothing runs in them.
         #[arg(long)]
         no_daemons: bool,
+        /// A segment whose links `fault` can make lose, delay and bend frames; may be repeated.
+        #[arg(long, value_name = "SEGMENT")]
+        faulty: Vec<String>,
+        /// Gateways' state directories are small file systems of their own, which `fault` can fill.
+        #[arg(long)]
+        small_state: bool,
     },
+    /// Make things go wrong in a lab that is up, and right again.
+    Fault(fault::Arguments),
     /// Remove a lab, exactly what `up` made of it.
     Down {
         #[command(flatten)]
@@ -59,9 +67,9 @@ pub(crate) struct Instance {
 
 pub(crate) fn run(task: Task) -> Result<ExitCode> {
     match task {
-        Task::Up { topology, instance, json, no_daemons } => {
+        Task::Up { topology, instance, json, no_daemons, faulty, small_state } => {
             let topology = Topology::named(&topology)?;
-            let mut options = Options::new(&instance.instance);
+            let mut options = Options { faulty, small_state, ..Options::new(&instance.instance) };
             if no_daemons {
                 options = options.without_daemons();
             } else {
@@ -82,6 +90,7 @@ pub(crate) fn run(task: Task) -> Result<ExitCode> {
             let error = inside.args(&command[1..]).exec();
             return Err(Error::Io(format!("running `{}` in {host}", command.join(" ")), error));
         }
+        Task::Fault(arguments) => return fault::run(arguments),
         Task::Status { instance, json } => print(&Lab::attach(&instance.instance)?, json),
     }
     Ok(ExitCode::SUCCESS)

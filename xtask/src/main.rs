@@ -5,6 +5,7 @@ mod command;
 mod compile;
 mod demo;
 mod error;
+mod fault;
 mod fuzz;
 mod lab;
 mod setup;

@@ -1,7 +1,8 @@
 //! A chaos run: rounds of random faults against three gateways with streams on, and what must hold through all of it.
 //!
 //! Gateways send nothing in the clear and no (key id, counter) twice; nothing forged or repeated is delivered; within 5 s
-//! of the end of a round's last fault every packet arrives everywhere again; and then every frame is accounted for.
+//! of the end of a round's last fault every packet arrives everywhere again; then every frame is accounted for, and every
+//! daemon runs that was not meant to end.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use super::plan::Plan;
 use super::{Fault, Step};
 use crate::capture::RunningCapture;
 use crate::error::Result;
+use crate::gateway::{Daemon, Gateway};
 use crate::lab::{Lab, Options};
 use crate::receiver::Receiver;
 use crate::sender::{Sender, Stream};
@@ -30,6 +32,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 const BITS_PER_SECOND: u64 = 1_000_000;
 
 const SEGMENT: &str = "wan";
+/// Keys change often, so that changes meet faults.
+const KEYS: &str = "[keys]\nsek_lifetime = \"30s\"\nannounce_lead = \"2s\"\noverlap = \"2s\"";
 const GROUPS: [&str; 2] = ["239.1.1.1", "ff3e::1:1"];
 const PORT: u16 = 5004;
 
@@ -136,7 +140,8 @@ struct Heard {
 impl Chaos {
     /// Runs it. Each event is told as it happens. `Err` is for what keeps a run from being one, such as a missing binary.
     pub fn run(&self, tell: &mut dyn FnMut(&ChaosEvent)) -> Result<ChaosReport> {
-        let lab = Lab::up(Topology::trio(), Options::new(&self.instance).faulty(SEGMENT).small_state())?;
+        let options = Options::new(&self.instance).faulty(SEGMENT).small_state().config(KEYS);
+        let lab = Lab::up(Topology::trio(), options)?;
         lab.seed_links(SEGMENT, self.seed)?;
         let groups: Vec<IpAddr> = GROUPS.map(ip).into();
         let [_, everything] = wiring::tap_ends(SEGMENT);
@@ -272,6 +277,9 @@ impl Run<'_> {
             off.is_empty()
         });
         off.into_iter().for_each(|what| self.violate(what));
+        for (name, daemon) in self.ended() {
+            self.violate(format!("{} of {name} ended by itself", daemon.name()));
+        }
         for one in traffic.receivers {
             let report = one.receiver.stop();
             self.report.delivered += report.delivered();
@@ -281,6 +289,15 @@ impl Run<'_> {
                 self.violate(format!("at {}, of {}: {twice} delivered twice, {corrupt} forged", one.host, one.group));
             }
         }
+    }
+
+    /// Daemons that do not run, though every fault is over.
+    fn ended(&self) -> Vec<(String, Daemon)> {
+        let daemons = |gateway: Gateway<'_>| {
+            let ended = Daemon::BOTH.into_iter().filter(move |daemon| gateway.process(*daemon).is_none());
+            ended.map(|daemon| (gateway.host().name().to_owned(), daemon)).collect::<Vec<_>>()
+        };
+        self.lab.gateways().into_iter().flat_map(daemons).collect()
     }
 
     fn look_at_the_wire(&mut self) {
