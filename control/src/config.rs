@@ -144,12 +144,23 @@ pub struct Interface {
     pub name: String,
     /// Its side.
     pub role: Role,
+    /// The LAN that it shares with other gateways, if it does.
+    pub segment: Option<Segment>,
     /// Whether Babel is spoken on it.
     pub babel: bool,
     /// Whether Babel takes it for a lossy radio link; `None`: as the kernel says.
     pub wireless: Option<bool>,
     /// What differs from the domain's settings, and its unicast peers.
     pub link: engine::Link,
+}
+
+/// A LAN that several gateways are on, one of which forwards each group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// Its name, the same on all of them.
+    pub name: String,
+    /// Who has the highest forwards; among equals each has its share of the groups.
+    pub priority: u8,
 }
 
 impl Interface {
@@ -227,6 +238,11 @@ impl Config {
             self.node.instance = instance;
         }
         check::check_place(&self.node.run_dir, &self.node.instance)
+    }
+
+    /// The LAN that this gateway shares with others.
+    pub fn segment(&self) -> Option<&Segment> {
+        self.interfaces.iter().find_map(|interface| interface.segment.as_ref())
     }
 
     /// Directory of this instance's sockets and maps.

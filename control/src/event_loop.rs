@@ -26,7 +26,7 @@ use crate::routes::RouteTable;
 use crate::store::{State, Store};
 use gemcast_engine::Engine;
 use gemcast_engine::config as engine;
-use gemcast_engine::input::{Input, Originated};
+use gemcast_engine::input::{Input, Originated, Segment};
 use gemcast_engine::output::{Event, Output};
 use gemcast_engine::time::UnixMillis;
 use gemcast_proto::api::{Problem, request};
@@ -126,6 +126,10 @@ pub struct Daemon {
     routes: RouteTable,
     /// What the engine was told to announce.
     originated: Vec<Originated>,
+    /// The LAN shared with other gateways, as the engine was told.
+    segment: Option<Segment>,
+    /// Frames and conflicts of each gateway heard on it, as counted by the data plane when it was looked at last.
+    heard: BTreeMap<[u8; 6], (u64, u64)>,
     engine: Engine,
     api: Api,
     /// Requests to be answered, at most one of each client.
@@ -213,6 +217,8 @@ impl Daemon {
             transit_at: None,
             routes,
             originated: Vec::new(),
+            segment: None,
+            heard: BTreeMap::new(),
             engine,
             api,
             asked: Vec::new(),
@@ -264,6 +270,9 @@ impl Daemon {
                     STOP => {
                         tracing::info!("stopping; the data plane goes on with the keys it has");
                         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+                        // Others take over before this one is gone.
+                        self.engine.handle(clock::now(), Input::Stop);
+                        self.settle();
                         self.save();
                         if let Err(error) = self.routes.purge() {
                             tracing::error!("cannot remove our routes from the kernel's table: {error}");
@@ -450,6 +459,8 @@ impl Daemon {
         self.config = config;
         tracing::info!(groups = self.config.groups.len(), "configuration reloaded");
         self.engine.handle(clock::now(), Input::Reconfigure(Box::new(self.config.engine())));
+        // Who forwards a new group is known before the data plane hears of it.
+        self.settle();
         let configured = self.routes.configure(self.config.babel.routes, Instant::now());
         if let Err(error) = configured {
             tracing::error!("cannot move our routes to another table: {error}");
@@ -474,6 +485,7 @@ impl Daemon {
             self.originated.clone_from(&originated);
             self.engine.handle(clock::now(), Input::Originate(originated));
         }
+        self.update_segment();
         self.update_flows();
     }
 
@@ -536,6 +548,11 @@ impl Daemon {
                 Output::Ban { key_id, banned: false } => self.lift_ban(key_id, Cause::Revoked),
                 Output::Persist => {
                     self.persist_at.get_or_insert_with(|| Instant::now() + PERSIST_BATCH);
+                }
+                Output::StandBy { groups, substitute } => self.stand_by(groups, substitute),
+                Output::Gateways(gateways) => {
+                    self.link.set_gateways(gateways);
+                    self.update_flows();
                 }
                 Output::Route(route) => self.routes.apply(&route, Instant::now()),
                 Output::Transit { key_id, ifindex } => self.steer_transit(key_id, ifindex),

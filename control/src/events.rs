@@ -220,6 +220,18 @@ impl Entry {
                 let text = "routes of a gateway arrive and its objects do not: a router between passes no GEM";
                 Self::new(Warning, "objects_missing", text).with("node", node)
             }
+            Event::ForwarderChanged { taken, left } => {
+                let text = match (taken, left) {
+                    (_, 0) => format!("this gateway forwards {taken} more of the LAN's groups"),
+                    (0, _) => format!("another gateway forwards {left} of the LAN's groups; this one stands by"),
+                    _ => format!("this gateway forwards {taken} more of the LAN's groups, and stands by for {left}"),
+                };
+                Self::new(Info, "forwarder_changed", text).with("taken", taken).with("left", left)
+            }
+            Event::ForwarderConflict { node } => {
+                let text = "another gateway delivered on the LAN what this one delivers; one of the two stands by now";
+                Self::new(Error, "forwarder_conflict", text).with("node", node)
+            }
             Event::Refused { ifindex, source, what } => Self::new(Warning, "refused", format!("refused: {what}"))
                 .with("interface", interfaces.name(*ifindex))
                 .with("source", source.to_canonical()),

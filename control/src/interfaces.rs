@@ -3,7 +3,7 @@
 
 use crate::config::{self, Config};
 use crate::netlink::{Link, Netlink};
-use gemcast_engine::input::{Input, Interface};
+use gemcast_engine::input::{Input, Interface, Segment};
 use gemcast_proto::wire::babel::Prefix;
 use gemcast_xdp::layout::MAX_INTERFACES;
 use std::collections::BTreeSet;
@@ -189,6 +189,21 @@ impl Interfaces {
         let trusted = self.configured.iter().filter(|interface| interface.config.role == config::Role::Trusted);
         let up = trusted.filter(|interface| interface.state().0 == State::Up);
         up.filter_map(|interface| interface.link.as_ref()).flat_map(Link::prefixes)
+    }
+
+    /// The LAN shared with other gateways: up, when one of the interfaces there is.
+    pub fn segment(&self) -> Option<Segment> {
+        let mut shared = self.configured.iter().filter_map(|one| Some((one.config.segment.as_ref()?, one))).peekable();
+        // Patterns that mean nothing now leave the segment without an interface.
+        let rules = self.rules.iter().find_map(|rule| rule.segment.as_ref());
+        let config::Segment { name, priority } = shared.peek().map(|(segment, _)| *segment).or(rules)?;
+        let links: Vec<_> = shared.filter_map(|(_, one)| Some((one.link.as_ref()?, one.state().0))).collect();
+        Some(Segment {
+            name: name.clone(),
+            priority: *priority,
+            macs: links.iter().filter_map(|(link, _)| link.mac).collect(),
+            up: links.iter().any(|(_, state)| *state == State::Up),
+        })
     }
 
     /// Every configured interface.

@@ -13,7 +13,7 @@ use gemcast_proto::wire::frame::PORT;
 use gemcast_xdp::LAYOUT_VERSION;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -53,15 +53,6 @@ pub enum LinkEvent {
     },
     /// Many packets under a key passed their group tag and did not decrypt.
     FailedOpens(FailedOpens),
-}
-
-/// What another gateway of the LAN does for a flow, so that this one does not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Standby {
-    /// It forwards packets from trusted interfaces.
-    pub send: bool,
-    /// It delivers packets from untrusted interfaces.
-    pub receive: bool,
 }
 
 /// Packets that passed their group tag and did not decrypt, since it was said last.
@@ -106,8 +97,10 @@ pub struct DataPlaneLink {
     /// Why it is not up; empty before the first attempt and while it is up.
     trouble: String,
     snapshot: link::Snapshot,
-    /// Flows that another gateway of the LAN forwards.
-    standbys: BTreeMap<Group, Standby>,
+    /// Flows that another gateway of the LAN forwards; `None` until that is decided.
+    standbys: Option<BTreeSet<Group>>,
+    /// How long flows are forwarded without control, in milliseconds; 0 is for ever.
+    lease_ms: u32,
     /// Ethernet addresses of other gateways on our trusted segments.
     gateways: BTreeSet<[u8; 6]>,
     applied: bool,
@@ -127,7 +120,8 @@ impl DataPlaneLink {
             retry: RETRY_MIN,
             trouble: String::new(),
             snapshot: link::Snapshot::default(),
-            standbys: BTreeMap::new(),
+            standbys: Some(BTreeSet::new()),
+            lease_ms: 0,
             gateways: BTreeSet::new(),
             applied: false,
             problems: Vec::new(),
@@ -150,10 +144,10 @@ impl DataPlaneLink {
         let generation = self.snapshot.generation;
         let mut snapshot = snapshot(config, interfaces, transit, generation);
         for flow in &mut snapshot.flows {
-            let group = group(&flow.group, flow.prefix_len);
-            let standby = group.and_then(|group| self.standbys.get(&group)).copied().unwrap_or_default();
-            (flow.send_standby, flow.receive_standby) = (standby.send, standby.receive);
+            let standby = self.stands_by(flow);
+            (flow.send_standby, flow.receive_standby) = (standby, standby);
         }
+        (snapshot.undecided, snapshot.lease_ms) = (self.standbys.is_none(), self.lease_ms);
         snapshot.gateways = self.gateways.iter().map(|mac| mac.to_vec()).collect();
         if snapshot == self.snapshot && generation > 0 {
             return Vec::new();
@@ -170,28 +164,53 @@ impl DataPlaneLink {
         events
     }
 
-    /// Has a flow stand by, or forward again: at once, and with nothing else changed. It lasts until the next call for
-    /// the group, through restarts of the data plane too.
-    pub fn stand_by(&mut self, group: &Group, standby: Standby, registry: &Registry, now: Instant) -> Vec<LinkEvent> {
-        if self.standbys.get(group).copied().unwrap_or_default() == standby {
+    /// Whether another gateway forwards a flow.
+    fn stands_by(&self, flow: &link::Flow) -> bool {
+        let standbys = self.standbys.as_ref();
+        standbys.zip(group(&flow.group, flow.prefix_len)).is_some_and(|(standbys, group)| standbys.contains(&group))
+    }
+
+    /// Who forwards the flows is to be decided anew: until then those that there are go on as they are, and new ones
+    /// stand by.
+    pub fn undecide(&mut self) {
+        self.standbys = None;
+        self.snapshot.undecided = true;
+    }
+
+    /// Has these flows stand by and all others forward: at once, and with nothing else changed. It lasts until the next
+    /// call, through restarts of the data plane too. `lease` is how long flows are forwarded without control; zero is
+    /// for ever.
+    pub fn stand_by(
+        &mut self,
+        groups: BTreeSet<Group>,
+        lease: Duration,
+        registry: &Registry,
+        now: Instant,
+    ) -> Vec<LinkEvent> {
+        // What is undecided here may be anything there.
+        let all = self.standbys.replace(groups).is_none();
+        let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
+        let wanted: Vec<_> = self.snapshot.flows.iter().map(|flow| self.stands_by(flow)).collect();
+        let mut flows = Vec::new();
+        for (flow, standby) in self.snapshot.flows.iter_mut().zip(wanted) {
+            if all || flow.send_standby != standby {
+                (flow.send_standby, flow.receive_standby) = (standby, standby);
+                flows.push(link::FlowGate {
+                    group: flow.group.clone(),
+                    prefix_len: flow.prefix_len,
+                    send_standby: standby,
+                    receive_standby: standby,
+                });
+            }
+        }
+        if flows.is_empty() && !all && self.lease_ms == lease_ms {
             return Vec::new();
         }
-        self.standbys.insert(*group, standby);
-        self.standbys.retain(|_, standby| *standby != Standby::default());
-        let (address, prefix_len) = (group.mapped(), u32::from(group.mapped_prefix_len()));
-        let of_group = |flow: &&mut link::Flow| flow.group == address && flow.prefix_len == prefix_len;
-        // Of a group that is not there the next snapshot tells.
-        let Some(flow) = self.snapshot.flows.iter_mut().find(of_group) else { return Vec::new() };
-        (flow.send_standby, flow.receive_standby) = (standby.send, standby.receive);
-        let change = link::FlowGate {
-            group: flow.group.clone(),
-            prefix_len,
-            send_standby: standby.send,
-            receive_standby: standby.receive,
-        };
+        self.lease_ms = lease_ms;
+        (self.snapshot.undecided, self.snapshot.lease_ms) = (false, lease_ms);
         self.snapshot.generation += 1;
         self.applied = false;
-        let gate = link::Gate { generation: self.snapshot.generation, flows: vec![change] };
+        let gate = link::Gate { generation: self.snapshot.generation, flows, lease_ms };
         let mut events = Vec::new();
         if let State::Up { stream, .. } = &mut self.state
             && let Err(error) = stream.send(&link::ToDataplane { body: Some(to_dataplane::Body::Gate(gate)) })

@@ -37,6 +37,8 @@ pub struct Link {
     pub running: bool,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Ethernet address, of an interface that has one.
+    pub mac: Option<[u8; 6]>,
     /// IPv4 addresses.
     pub ipv4: BTreeSet<Ipv4Addr>,
     /// IPv6 link-local addresses that passed duplicate address detection.
@@ -211,6 +213,7 @@ impl Netlink {
                     match attribute {
                         LinkAttribute::IfName(name) => link.name.clone_from(name),
                         LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                        LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().ok(),
                         _ => {}
                     }
                 }

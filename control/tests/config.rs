@@ -197,6 +197,20 @@ fn every_mistake_is_answered_with_its_place_and_its_fix() {
         (HEAD.replace("\"bk.key\"", "\"none.key\"") + INTERFACES, "none.key: No such file or directory"),
         (HEAD.replace("\"node.key\"", "\"bk.key\"") + INTERFACES, "bk.key:1: expected the line `gemcast-identity 1`"),
         (HEAD.replace("\"bk.key\"", "\"node.key\"") + INTERFACES, "expected 44 characters of base64 (32 bytes)"),
+        // Segments.
+        (
+            HEAD.to_owned() + &INTERFACES.replace("\"untrusted\"", "\"untrusted\"\nsegment = \"studio\""),
+            "segment of an untrusted interface; only LANs have forwarders",
+        ),
+        (HEAD.to_owned() + &INTERFACES.replace("\"trusted\"", "\"trusted\"\npriority = 7"), "priority without segment"),
+        (
+            HEAD.to_owned() + &INTERFACES.replace("\"trusted\"", "\"trusted\"\nsegment = \"two words\""),
+            "segment \"two words\"; expected a plain word of 1 to 63 bytes",
+        ),
+        (
+            format!("{HEAD}{INTERFACES}[[interface]]\nname = \"lan1\"\nrole = \"trusted\"\nsegment = \"studio\"\n"),
+            "interface \"lan1\" is on segment \"studio\" with priority 100, and \"lan0\" on no segment",
+        ),
         // Interfaces.
         (HEAD.into(), ":5:25: no interface with role = \"untrusted\""),
         (

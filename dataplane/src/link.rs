@@ -112,7 +112,8 @@ impl Link {
         }
     }
 
-    fn disconnect(&mut self, registry: &Registry) {
+    /// Hangs up on control, if it is connected.
+    pub fn disconnect(&mut self, registry: &Registry) {
         if let Some(mut client) = self.client.take() {
             let _ = registry.deregister(&mut client.stream);
         }

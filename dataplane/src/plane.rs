@@ -55,6 +55,8 @@ const RETRY: Duration = Duration::from_millis(500);
 const CHECK: Duration = Duration::from_millis(500);
 /// A worker without a sign of life for this long is stuck.
 const WORKER_SILENCE_MS: u64 = 3_000;
+/// A control whose heart did not beat for this long is not there; it beats once a second.
+const HEARTBEAT_MAX_MS: u64 = 3_000;
 const BIND_ATTEMPTS: u32 = 50;
 const BIND_PAUSE: Duration = Duration::from_millis(5);
 
@@ -165,6 +167,12 @@ pub struct Plane {
     next_feed_ms: u64,
     /// Number of interfaces taken up so far.
     serial: u64,
+    /// When this process began, milliseconds of CLOCK_BOOTTIME.
+    started_ms: u64,
+    /// When control was last there, likewise.
+    control_at_ms: u64,
+    /// Everything stands by, as control was away for too long.
+    lapsed: bool,
 }
 
 impl Plane {
@@ -221,6 +229,9 @@ impl Plane {
             next_check_ms: 0,
             next_feed_ms: 0,
             serial: 0,
+            started_ms: now_ms(),
+            control_at_ms: now_ms(),
+            lapsed: false,
         };
         plane.resume();
         Ok(plane)
@@ -256,7 +267,7 @@ impl Plane {
         let mut events = Events::with_capacity(64);
         loop {
             let timeout = self.retry_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms()).max(1)));
-            let timeout = timeout.unwrap_or(CHECK);
+            let timeout = timeout.unwrap_or(CHECK).min(self.watch_control());
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result.map_err(os("epoll"))?,
@@ -309,6 +320,37 @@ impl Plane {
         }
     }
 
+    /// Where another gateway takes over when it misses control here, forwarding is lent by control: all flows stand by when
+    /// it is gone for longer than it said, or its heart has stopped. Returns when to look again.
+    fn watch_control(&mut self) -> Duration {
+        let now = now_ms();
+        let beat = self.maps.sync.page().control_heartbeat_ms.load(Ordering::Relaxed);
+        if self.link.is_connected() && now.saturating_sub(beat.max(self.started_ms)) < HEARTBEAT_MAX_MS {
+            self.control_at_ms = now;
+        }
+        let lease_ms = u64::from(self.kept.lease_ms);
+        if lease_ms == 0 || self.lapsed {
+            return CHECK;
+        }
+        let left = (self.control_at_ms + lease_ms).saturating_sub(now);
+        if left > 0 {
+            return Duration::from_millis(left);
+        }
+        self.lapsed = true;
+        // A control that is stuck finds us again when it goes on, and says anew what it wants.
+        self.link.disconnect(self.poll.registry());
+        tracing::warn!("control is away, and another gateway takes over: every flow stands by");
+        let stand_by = |flow: &message::Flow| message::FlowGate {
+            group: flow.group.clone(),
+            prefix_len: flow.prefix_len,
+            send_standby: true,
+            receive_standby: true,
+        };
+        let flows = self.kept.flows.iter().filter(|flow| flow.send || flow.receive).map(stand_by).collect();
+        self.set_gates(&message::Gate { flows, generation: self.kept.generation, lease_ms: self.kept.lease_ms });
+        CHECK
+    }
+
     fn end(mut self) -> Result<(), PlaneError> {
         for worker in self.workers.drain(..) {
             worker.stop();
@@ -345,6 +387,7 @@ impl Plane {
     }
 
     fn converse(&mut self) {
+        self.control_at_ms = now_ms();
         self.link.flush(self.poll.registry());
         for ToDataplane { body } in self.link.receive(self.poll.registry()) {
             match body {
@@ -369,8 +412,13 @@ impl Plane {
         }
     }
 
-    fn take(&mut self, message: message::Snapshot) {
+    fn take(&mut self, mut message: message::Snapshot) {
         let generation = message.generation;
+        if message.undecided {
+            snapshot::inherit(&mut message, &self.kept);
+        } else {
+            self.lapsed = false;
+        }
         match Snapshot::parse(&message) {
             Ok(snapshot) => {
                 self.kept = message;
@@ -395,16 +443,21 @@ impl Plane {
     /// Changes who forwards some flows: one write of a map entry for each, which XDP sees with the next frame. Frames that
     /// were redirected before go their way.
     fn gate(&mut self, gate: &message::Gate) {
+        self.lapsed = false;
+        self.set_gates(gate);
+        let applied = message::Applied { generation: gate.generation, problems: self.problems.clone() };
+        self.answer(to_control::Body::Applied(applied));
+    }
+
+    fn set_gates(&mut self, gate: &message::Gate) {
         for change in &gate.flows {
             if let Err(error) = self.gate_flow(change) {
                 tracing::error!(%error, "a flow's forwarder is not changed");
                 self.problems.push(error);
             }
         }
-        self.kept.generation = gate.generation;
+        (self.kept.generation, self.kept.lease_ms) = (gate.generation, gate.lease_ms);
         self.keep();
-        let applied = message::Applied { generation: gate.generation, problems: self.problems.clone() };
-        self.answer(to_control::Body::Applied(applied));
     }
 
     fn gate_flow(&mut self, change: &message::FlowGate) -> Result<(), String> {
@@ -845,7 +898,12 @@ impl Plane {
                 transited_bytes: stats.transited.1,
             })
         });
-        message::Stats { interfaces, flows: flows.collect(), workers }
+        let gateways = self.maps.gateway_counts().map(|(mac, count)| message::GatewayStats {
+            mac: mac.to_vec(),
+            frames: count.frames,
+            conflicts: count.conflicts,
+        });
+        message::Stats { interfaces, flows: flows.collect(), workers, gateways: gateways.collect() }
     }
 
     fn interface_stats(&self, index: PortIndex, port: &Port, total: &WorkerStats) -> message::InterfaceStats {

@@ -6,7 +6,7 @@ use gemcast_proto::id::Group;
 use gemcast_proto::link;
 use gemcast_xdp::layout::MAX_PORTS;
 use prost::Message;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -113,6 +113,22 @@ impl Snapshot {
     }
 }
 
+/// What a snapshot leaves undecided stays as it was: who forwards the flows, and how long without control. New flows stand
+/// by.
+pub fn inherit(message: &mut link::Snapshot, before: &link::Snapshot) {
+    let known: HashMap<_, _> = before
+        .flows
+        .iter()
+        .map(|flow| ((&flow.group, flow.prefix_len), (flow.send_standby, flow.receive_standby)))
+        .collect();
+    for flow in &mut message.flows {
+        let standby = known.get(&(&flow.group, flow.prefix_len)).copied().unwrap_or((true, true));
+        (flow.send_standby, flow.receive_standby) = standby;
+    }
+    message.lease_ms = before.lease_ms;
+    message.undecided = false;
+}
+
 fn parse_flow(flow: &link::Flow) -> Result<Flow, String> {
     let address: [u8; 16] =
         flow.group.as_slice().try_into().map_err(|_| format!("{} address bytes, expected 16", flow.group.len()))?;
@@ -195,6 +211,21 @@ mod tests {
         fs::write(&path, [0xff; 9]).unwrap();
         assert!(load(&path).is_err());
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn f36_what_is_undecided_stays_and_what_is_new_stands_by() {
+        let mut before = link::Snapshot { lease_ms: 100, ..message() };
+        before.flows[0].receive_standby = true;
+        let mut other = message().flows[0].clone();
+        other.group = vec![0xff; 16];
+        let mut next = message();
+        next.flows.push(other);
+        next.undecided = true;
+        inherit(&mut next, &before);
+        assert!(!next.flows[0].send_standby && next.flows[0].receive_standby);
+        assert!(next.flows[1].send_standby && next.flows[1].receive_standby);
+        assert_eq!((next.lease_ms, next.undecided), (100, false));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use gemcast_proto::reason::Reason;
 use gemcast_xdp::counters::Counters;
 use gemcast_xdp::layout::{
-    FlowRule, GatewayKey, MAX_QUEUES, STATS_PER_INTERFACE, SourceKey, Stat, gateway_key, stat_index, xsk_index,
+    FlowRule, GatewayCount, GatewayKey, MAX_QUEUES, STATS_PER_INTERFACE, SourceKey, Stat, gateway_key, stat_index,
+    xsk_index,
 };
 use gemcast_xdp::seks::Seks;
 use gemcast_xdp::sync::Sync;
@@ -170,7 +171,7 @@ pub struct Maps {
     flows: BpfHashMap<MapData, [u8; 16], FlowRule>,
     prefixes: LpmTrie<MapData, [u8; 16], FlowRule>,
     sources: BpfHashMap<MapData, SourceKey, u8>,
-    gateways: BpfHashMap<MapData, GatewayKey, u8>,
+    gateways: BpfHashMap<MapData, GatewayKey, GatewayCount>,
     xsks: XskMap<MapData>,
     stats: PerCpuArray<MapData, u64>,
 }
@@ -412,9 +413,15 @@ impl Maps {
             self.gateways.remove(stale).map_err(map_error(name::GATEWAYS))?;
         }
         for missing in wanted.difference(&found) {
-            self.gateways.insert(missing, 1, 0).map_err(map_error(name::GATEWAYS))?;
+            self.gateways.insert(missing, GatewayCount::default(), 0).map_err(map_error(name::GATEWAYS))?;
         }
         Ok(wanted != found)
+    }
+
+    /// What came from other gateways on trusted interfaces.
+    pub fn gateway_counts(&self) -> impl Iterator<Item = ([u8; 6], GatewayCount)> {
+        let counts = self.gateways.iter().filter_map(Result::ok);
+        counts.map(|(key, count)| (*key.first_chunk().expect("8 bytes"), count))
     }
 
     /// A counter of a port, over all CPUs.

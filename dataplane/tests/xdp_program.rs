@@ -11,7 +11,7 @@ use gemcast_lab::{Datagram, Mac, fix_checksums, vlan_tagged};
 use gemcast_proto::id::{Counter, Epoch, KeyId, map};
 use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::frame::{HEADER_LEN, Header, INNER_LEN, Kind, PORT, ROOM, TAG_LEN};
-use gemcast_xdp::layout::{FlowRule, GtagKey, Mark, SipKey, SourceKey, Stat, gateway_key, stat_index};
+use gemcast_xdp::layout::{FlowRule, GatewayCount, GtagKey, Mark, SipKey, SourceKey, Stat, gateway_key, stat_index};
 use std::net::IpAddr;
 
 const XDP_DROP: u32 = 1;
@@ -405,8 +405,8 @@ fn what_another_gateway_delivered_is_never_sealed_again() {
     let from = |group, mac| Datagram { mac: Mac(mac), ..clear(group) }.to_frame();
     let (host, gateway) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 9]);
     assert_eq!(program.trusted(&from("239.1.1.1", gateway)), REDIRECTED, "a stranger so far");
-    let mut gateways: HashMap<_, [u8; 8], u8> = program.0.map_mut("GATEWAYS").unwrap().try_into().unwrap();
-    gateways.insert(gateway_key(gateway), 1, 0).unwrap();
+    let mut gateways: HashMap<_, [u8; 8], GatewayCount> = program.0.map_mut("GATEWAYS").unwrap().try_into().unwrap();
+    gateways.insert(gateway_key(gateway), GatewayCount::default(), 0).unwrap();
     for group in GROUPS {
         assert_eq!(program.trusted(&from(group, gateway)), Reason::FromGateway);
         assert_eq!(program.trusted(&from(group, host)), REDIRECTED);
@@ -416,6 +416,10 @@ fn what_another_gateway_delivered_is_never_sealed_again() {
         Reason::NotForwarder,
         "no conflict: it delivers, we stand by"
     );
+    let gateways: HashMap<_, [u8; 8], GatewayCount> = program.0.map("GATEWAYS").unwrap().try_into().unwrap();
+    let conflicts = GROUPS.len() as u64;
+    let count = GatewayCount { frames: conflicts + 1, conflicts };
+    assert_eq!(gateways.get(&gateway_key(gateway), 0).unwrap(), count);
     assert_eq!(program.trusted(&from("239.9.9.9", gateway)), Reason::NoFlow, "what is not configured passes");
     assert_eq!(program.untrusted(&sealed("239.1.1.1", |_| {}).to_frame()), REDIRECTED);
 }

@@ -112,6 +112,17 @@ pub const fn gateway_key(mac: [u8; 6]) -> GatewayKey {
     [m0, m1, m2, m3, m4, m5, 0, 0]
 }
 
+/// Value of `GATEWAYS`: frames of configured groups from that address. CPUs may count at the same time and lose some: only
+/// whether a count moves is of interest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct GatewayCount {
+    /// Frames.
+    pub frames: u64,
+    /// Of these, frames of groups that are forwarded here.
+    pub conflicts: u64,
+}
+
 /// Key of `SOURCES`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
@@ -220,12 +231,13 @@ macro_rules! plain_data {
         )*
     };
 }
-plain_data!(FlowRule, SourceKey, GtagKey, SipKey);
+plain_data!(FlowRule, SourceKey, GtagKey, SipKey, GatewayCount);
 
 const _: () = {
     assert!(size_of::<FlowRule>() == 64);
     assert!(offset_of!(FlowRule, flow) == 20);
     assert!(offset_of!(FlowRule, ports) == 24);
+    assert!(size_of::<GatewayCount>() == 16);
     assert!(size_of::<SourceKey>() == 20);
     assert!(size_of::<GtagKey>() == 20);
     assert!(offset_of!(GtagKey, epoch) == 18);

@@ -19,7 +19,7 @@ pub mod sync;
 pub mod view;
 
 /// Version of every layout in this crate.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Names of the maps, in the program's object and in the pin directory.
 pub mod name {
@@ -39,7 +39,7 @@ pub mod name {
     pub const GTAG: &str = "GTAG";
     /// Key id → 1: keys whose packets are dropped.
     pub const BANS: &str = "BANS";
-    /// Ethernet address, 6 bytes and 2 of zero → 1: other gateways on our trusted segments.
+    /// Ethernet address, 6 bytes and 2 of zero → [`crate::layout::GatewayCount`]: other gateways on our trusted segments.
     pub const GATEWAYS: &str = "GATEWAYS";
     /// Key id → index of the interface whose packets under that key are relayed: the reverse path to the key's origin.
     pub const TRANSIT: &str = "TRANSIT";

@@ -18,8 +18,8 @@ use gemcast_proto::reason::Reason;
 use gemcast_proto::wire::classify::{Class, Datagram, Family, Frame, classify};
 use gemcast_proto::wire::frame::{HEADER_LEN, Header, PORT, ROOM, TAG_LEN};
 use gemcast_xdp::layout::{
-    FlowRule, GatewayKey, GtagKey, MAX_INTERFACES, MAX_QUEUES, Mark, STATS_PER_INTERFACE, SipKey, SourceKey, Stat,
-    gateway_key, stat_index, xsk_index,
+    FlowRule, GatewayCount, GatewayKey, GtagKey, MAX_INTERFACES, MAX_QUEUES, Mark, STATS_PER_INTERFACE, SipKey,
+    SourceKey, Stat, gateway_key, stat_index, xsk_index,
 };
 
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -37,7 +37,7 @@ static GTAG: HashMap<GtagKey, SipKey> = HashMap::with_max_entries(32768, 0);
 #[map]
 static BANS: HashMap<u32, u8> = HashMap::with_max_entries(4096, 0);
 #[map]
-static GATEWAYS: HashMap<GatewayKey, u8> = HashMap::with_max_entries(1024, 0);
+static GATEWAYS: HashMap<GatewayKey, GatewayCount> = HashMap::with_max_entries(1024, 0);
 #[map]
 static TRANSIT: HashMap<u32, u32> = HashMap::with_max_entries(16384, 0);
 #[map]
@@ -83,11 +83,14 @@ fn from_trusted(ctx: &XdpContext) -> Result<Mark, Reason> {
     if !rule.has(FlowRule::SEND) {
         return Err(Reason::NotSending);
     }
-    if rule.has(FlowRule::SEND_STANDBY) {
+    let standby = rule.has(FlowRule::SEND_STANDBY);
+    let from_gateway = count_gateway(ctx, standby)?;
+    if standby {
         return Err(Reason::NotForwarder);
     }
-    // Behind the standby: only a gateway that forwards the group counts these, so that a count is a conflict.
-    check_gateway(ctx)?;
+    if from_gateway {
+        return Err(Reason::FromGateway);
+    }
     check_ttl(&datagram)?;
     Ok(Mark::new(if rule.has(FlowRule::SEALED) { Mark::SEAL } else { 0 }, rule.flow))
 }
@@ -145,11 +148,18 @@ fn sealed(ctx: &XdpContext, rule: &FlowRule, datagram: &Datagram) -> Result<Mark
     }
 }
 
-/// Whether a frame on a trusted interface is a host's, rather than delivered there by another gateway.
+/// Whether a frame on a trusted interface was delivered there by another gateway, rather than sent by a host. Such a frame
+/// of a group that this gateway forwards is a conflict.
 #[inline(always)]
-fn check_gateway(ctx: &XdpContext) -> Result<(), Reason> {
+fn count_gateway(ctx: &XdpContext, standby: bool) -> Result<bool, Reason> {
     let source = Packet(ctx).load::<6>(6).ok_or(Reason::Truncated)?;
-    if GATEWAYS.get_ptr(&gateway_key(source)).is_some() { Err(Reason::FromGateway) } else { Ok(()) }
+    let Some(count) = GATEWAYS.get_ptr_mut(&gateway_key(source)) else { return Ok(false) };
+    // SAFETY: as in `rule_for`; other CPUs may write at the same time, which loses a count at worst.
+    unsafe {
+        (*count).frames += 1;
+        (*count).conflicts += u64::from(!standby);
+    }
+    Ok(true)
 }
 
 /// Whether a sealed packet may be relayed: it comes by the interface of the route to its origin (reverse path).

@@ -53,6 +53,34 @@ pub enum Input<'a> {
     Originate(Vec<Originated>),
     /// A new configuration, checked and complete.
     Reconfigure(Box<Config>),
+    /// The LAN segment that this gateway may share with others; `None`: it shares none.
+    Segment(Option<Segment>),
+    /// Other gateways that delivered frames on the segment since this was said last.
+    GatewaysHeard(Vec<HeardGateway>),
+    /// The process is about to end in order.
+    Stop,
+}
+
+/// The LAN segment of this gateway's trusted interfaces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// Its name, the same on every gateway of the segment.
+    pub name: String,
+    /// Who has the highest is elected to forward.
+    pub priority: u8,
+    /// Ethernet addresses of our interfaces there; the first four are told.
+    pub macs: Vec<[u8; 6]>,
+    /// Whether those interfaces are up.
+    pub up: bool,
+}
+
+/// Another gateway, heard on the segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeardGateway {
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// Whether it delivered packets of a group that this gateway forwards.
+    pub conflict: bool,
 }
 
 /// A Babel interface.

@@ -13,6 +13,7 @@ use gemcast_proto::id::{Epoch, Group, NodeId};
 use gemcast_proto::wire::gem::kmg::{
     FOREVER, PackagePayload, RevokePayload, Rights, RosterPayload, SharePayload, SuccessorPayload,
 };
+use gemcast_proto::wire::gem::lease::LeasePayload;
 use gemcast_proto::wire::gem::{self, NodePayload, Object, ObjectHeader, ObjectKind, ObjectName};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -199,7 +200,7 @@ pub fn check(now: UnixMillis, bodies: &[Vec<u8>]) -> Vec<Result<(), String>> {
     bodies.iter().map(|body| table.offer(now, body).map(drop).map_err(|refusal| refusal.to_string())).collect()
 }
 
-/// Whether an administrative object's payload makes sense and its number is that of its slot.
+/// Whether the payload of an administrative object or a LEASE makes sense and its number is that of its slot.
 pub(crate) fn check_payload(object: &Object<'_>) -> Result<bool, gem::Error> {
     let (id, payload) = (object.header.name.id, object.payload);
     if object.header.tombstone {
@@ -224,6 +225,7 @@ pub(crate) fn check_payload(object: &Object<'_>) -> Result<bool, gem::Error> {
             }
             0
         }
+        ObjectKind::LEASE => LeasePayload::parse(payload)?.id(),
         _ => id,
     };
     Ok(slot == id)

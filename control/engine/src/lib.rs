@@ -16,6 +16,7 @@ pub mod inject;
 pub mod input;
 mod interface;
 pub mod kmg;
+mod lease;
 mod liveness;
 mod mac;
 mod neighbour;
@@ -45,6 +46,7 @@ use crate::gak::Gaks;
 use crate::identity::Corrections;
 use crate::input::{Ifindex, Input};
 use crate::interface::Interface;
+use crate::lease::Leases;
 use crate::neighbour::Neighbour;
 use crate::object::Objects;
 use crate::output::{Event, Output};
@@ -102,6 +104,7 @@ pub struct Engine {
     signing_refused: bool,
     routing: Routing,
     partitions: Partitions,
+    leases: Leases,
     timers: Timers,
     /// Wall clock less monotonic clock, in milliseconds.
     clock_offset: i64,
@@ -141,6 +144,7 @@ impl Engine {
             roster: Roster::default(),
             clock_floor: config.clock_floor,
             signing_refused: false,
+            leases: Leases::default(),
             timers: Timers::default(),
             clock_offset: now.clock_offset(),
             alarms: HashMap::new(),
@@ -163,9 +167,12 @@ impl Engine {
             Input::InterfaceUp(info) => self.interface_up(now, info),
             Input::InterfaceDown(ifindex) => self.interface_down(now, ifindex),
             Input::Packet(packet) => self.process_packet(now, &packet),
-            Input::DataPlaneUp { incarnation, keys } => self.data_plane_up(now, incarnation, keys),
-            // Forwarding goes on there with the keys it has, and the maps stay; nothing to decide here.
-            Input::DataPlaneDown => {}
+            Input::DataPlaneUp { incarnation, keys } => {
+                self.leases.set_data_plane(true);
+                self.data_plane_up(now, incarnation, keys);
+            }
+            // Forwarding goes on there with the keys it has, and the maps stay. A substitute takes over, if there is one.
+            Input::DataPlaneDown => self.leases.set_data_plane(false),
             Input::MissingKey { key_id, .. } => self.missing_key(now, key_id),
             Input::Sealed { key_id, packets } => self.sealed(now, key_id, packets),
             Input::RotateSek(group) => self.rotate(now, group),
@@ -173,7 +180,11 @@ impl Engine {
             Input::AcceptClock => self.accept_clock(now),
             Input::Originate(prefixes) => self.originate(now, prefixes),
             Input::Reconfigure(config) => self.reconfigure(now, *config),
+            Input::Segment(segment) => self.set_segment(now, segment),
+            Input::GatewaysHeard(heard) => self.gateways_heard(now, &heard),
+            Input::Stop => self.stop(now),
         }
+        self.tend_lease(now);
     }
 
     /// The next effect to carry out, in order.
@@ -191,6 +202,27 @@ impl Engine {
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.watch_clock(now);
+        self.run_timers(now);
+        let overdue = |(key, neighbour): (&NeighbourKey, &Neighbour)| {
+            neighbour.next_deadline(&self.config.detection).is_some_and(|deadline| deadline <= now.mono).then_some(*key)
+        };
+        let overdue: Vec<_> = self.neighbours.iter().filter_map(overdue).collect();
+        for key in overdue {
+            self.neighbour_timeout(now, key);
+        }
+        let due = |(&ifindex, interface): (&Ifindex, &Interface)| {
+            interface.next_deadline().is_some_and(|deadline| deadline <= now.mono).then_some(ifindex)
+        };
+        let due: Vec<_> = self.interfaces.iter().filter_map(due).collect();
+        for ifindex in due {
+            self.interface_timeout(now, ifindex);
+        }
+        self.tend_lease(now);
+        // What was announced just now has a time to expire.
+        self.run_timers(now);
+    }
+
+    fn run_timers(&mut self, now: Now) {
         while let Some(timer) = self.timers.pop(now.mono) {
             match timer {
                 Timer::Expiry => self.expire_objects(now),
@@ -207,21 +239,9 @@ impl Engine {
                 Timer::Administration => self.govern(now),
                 Timer::Gaks => self.refresh_gaks(now, false),
                 Timer::Bans => self.lift_bans(now),
+                // Looked after with every event.
+                Timer::Lease => {}
             }
-        }
-        let overdue = |(key, neighbour): (&NeighbourKey, &Neighbour)| {
-            neighbour.next_deadline(&self.config.detection).is_some_and(|deadline| deadline <= now.mono).then_some(*key)
-        };
-        let overdue: Vec<_> = self.neighbours.iter().filter_map(overdue).collect();
-        for key in overdue {
-            self.neighbour_timeout(now, key);
-        }
-        let due = |(&ifindex, interface): (&Ifindex, &Interface)| {
-            interface.next_deadline().is_some_and(|deadline| deadline <= now.mono).then_some(ifindex)
-        };
-        let due: Vec<_> = self.interfaces.iter().filter_map(due).collect();
-        for ifindex in due {
-            self.interface_timeout(now, ifindex);
         }
     }
 
@@ -234,6 +254,7 @@ impl Engine {
             self.announce_node(now, now.wall.0);
             self.redate_own(now);
             self.refresh_gaks(now, false);
+            self.leases.renew();
         }
     }
 
@@ -259,6 +280,7 @@ impl Engine {
         match name.kind {
             ObjectKind::SEK => self.learn(now, &name),
             ObjectKind::NODE => {}
+            ObjectKind::LEASE => self.learn_lease(now, &name),
             _ => self.administer(now, &name),
         }
     }
@@ -288,6 +310,7 @@ impl Engine {
         self.set_administrators(now);
         // Groups may be new that packages were there for.
         self.govern(now);
+        self.leases.renew();
     }
 
     /// Tells something that a neighbour can cause at will, unless too much of its kind is told already.

@@ -294,7 +294,7 @@ impl Objects {
     /// Whether an object means nothing here.
     fn is_idle(&self, header: &ObjectHeader) -> bool {
         match header.name.kind {
-            ObjectKind::SEK | ObjectKind::SUCCESSOR => false,
+            ObjectKind::SEK | ObjectKind::SUCCESSOR | ObjectKind::LEASE => false,
             ObjectKind::NODE if header.not_after != FOREVER => false,
             kind => {
                 !(kind.is_administrative() || kind == ObjectKind::NODE) || !self.is_administrator(header.name.origin)

@@ -8,6 +8,7 @@ use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
 use gemcast_proto::wire::babel::Prefix;
 use gemcast_proto::wire::gem::ObjectKind;
+use std::collections::BTreeSet;
 
 /// One effect.
 pub enum Output {
@@ -59,6 +60,16 @@ pub enum Output {
     },
     /// What [`crate::Engine::administration`] returns has changed, and is to be kept for the next start.
     Persist,
+    /// Forward all groups but some. Until this is said first, what was forwarded before is forwarded on.
+    StandBy {
+        /// Groups that another gateway of the LAN forwards.
+        groups: BTreeSet<Group>,
+        /// Whether another gateway takes over the rest when it misses this one: then nothing is to be forwarded without
+        /// control.
+        substitute: bool,
+    },
+    /// Ethernet addresses of other gateways on our LAN: what comes from them is never sealed.
+    Gateways(BTreeSet<[u8; 6]>),
     /// Something an operator wants to know.
     Event(Event),
 }
@@ -356,6 +367,18 @@ pub enum Event {
     /// A gateway announces routes, but none of its objects arrive: a router between us and it does not pass GEM on.
     ObjectsMissing {
         /// The gateway.
+        node: NodeId,
+    },
+    /// Groups of the LAN went to another forwarder.
+    ForwarderChanged {
+        /// Groups that this gateway forwards from now on.
+        taken: usize,
+        /// Groups that it stands by for from now on.
+        left: usize,
+    },
+    /// Alarm: another gateway delivered on our LAN what we deliver there. One of the two stands by from now on.
+    ForwarderConflict {
+        /// The other gateway.
         node: NodeId,
     },
     /// A packet or object was refused.

@@ -16,8 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 const MAX_SUCCESSIONS: usize = 8;
 /// Keys of revoked nodes that are banned by their id at a time; packets under others find no key.
 const MAX_BANS: usize = 4096;
-/// Rights of a node that is not listed where only listed ones have any.
-const NONE: Rights = Rights { send: false, receive: false, relay: false };
 
 /// The administrator's list, and who stands for whom.
 #[derive(Default)]
@@ -32,7 +30,7 @@ impl Engine {
     /// What a node may do. A successor has the rights of the node whose place it took, unless it is listed itself.
     pub(crate) fn rights(&self, node: NodeId) -> Rights {
         if self.objects.is_revoked(node) {
-            return NONE;
+            return Rights::NONE;
         }
         let mut of = node;
         for _ in 0..=MAX_SUCCESSIONS {
@@ -44,7 +42,7 @@ impl Engine {
                 None => break,
             }
         }
-        if self.config.membership == Membership::Open { Rights::ALL } else { NONE }
+        if self.config.membership == Membership::Open { Rights::ALL } else { Rights::NONE }
     }
 
     /// Which administrators count has changed, or is told for the first time.

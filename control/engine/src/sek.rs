@@ -340,7 +340,7 @@ impl Engine {
     }
 
     /// Withdraws an object of ours. The tombstone stays for as long as what it withdraws could be valid.
-    fn withdraw(&mut self, now: Now, name: ObjectName) {
+    pub(crate) fn withdraw(&mut self, now: Now, name: ObjectName) {
         let Some(stored) = self.objects.get(&name) else { return };
         let header = ObjectHeader {
             tombstone: true,

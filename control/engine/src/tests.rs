@@ -4,6 +4,7 @@ mod bounds;
 mod garbage;
 mod keys;
 mod kmg;
+mod lease;
 mod peers;
 mod recorded;
 mod rig;

@@ -33,10 +33,12 @@ pub(crate) enum Timer {
     Gaks,
     /// A ban is over.
     Bans,
+    /// The forwarders of the LAN are to be looked at.
+    Lease,
 }
 
 impl Timer {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Expiry,
         Self::NodeRefresh,
         Self::Seks,
@@ -51,6 +53,7 @@ impl Timer {
         Self::Administration,
         Self::Gaks,
         Self::Bans,
+        Self::Lease,
     ];
 }
 

@@ -351,3 +351,25 @@ pub struct Counters {
     /// Objects refused because their origin is revoked.
     pub refused_revoked: u64,
 }
+
+/// What a gateway is to a group on a LAN that it shares with others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It has not decided yet, or waits for the one before to stop.
+    Listening,
+    /// It forwards.
+    Forwarder,
+    /// This one forwards.
+    Standby(NodeId),
+}
+
+impl Role {
+    /// The word used in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listening => "listening",
+            Self::Forwarder => "forwarder",
+            Self::Standby(_) => "standby",
+        }
+    }
+}

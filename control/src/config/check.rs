@@ -3,7 +3,7 @@
 use super::file::{self, File, Parsed, Span};
 use super::{
     Babel, Config, ConfigError, ConfigErrors, DATA_PORT, DEFAULT_BABEL_PORT, DEFAULT_INSTANCE, DEFAULT_ROUTE_METRIC,
-    DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, GroupRule, Interface, Node, Protection, Role,
+    DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, GroupRule, Interface, Node, Protection, Role, Segment,
 };
 use crate::keyfile::{self, Identity, KeyFileError};
 use crate::routes;
@@ -25,6 +25,10 @@ const PEERS_MAX: usize = 64;
 const INTERFACE_NAME_LEN: usize = 15;
 /// A NODE object has room for this many bytes of name.
 const NODE_NAME_LEN: usize = 63;
+/// A sane bound for the name of a segment.
+const SEGMENT_NAME_LEN: usize = 63;
+/// Priority of a gateway on its segment unless told otherwise.
+const DEFAULT_PRIORITY: u8 = 100;
 /// `sun_path` without the terminator.
 const SOCKET_PATH_LEN: usize = 107;
 /// Babel's intervals are 16-bit centiseconds (RFC 8966 §4.6.5).
@@ -404,15 +408,65 @@ impl Checker<'_> {
             places.push(span);
             let babel = interface.babel.unwrap_or(interface.role == Role::Untrusted);
             let link = self.link(interface, babel);
+            let segment = self.segment(interface, &checked);
             checked.push(Interface {
                 name: name.clone(),
                 role: interface.role,
+                segment,
                 babel,
                 wireless: interface.wireless,
                 link,
             });
         }
         checked
+    }
+
+    /// The LAN that an interface shares with other gateways. Who forwards a group is decided for a gateway as a whole, so
+    /// all of its trusted interfaces are on one segment, or none is.
+    fn segment(&mut self, interface: &file::Interface, before: &[Interface]) -> Option<Segment> {
+        let (name, priority) = (interface.segment.as_ref(), interface.priority.as_ref());
+        if interface.role == Role::Untrusted {
+            let spans = [("segment", name.map(Spanned::span)), ("priority", priority.map(Spanned::span))];
+            for (key, span) in spans {
+                if let Some(span) = span {
+                    let message = format!("{key} of an untrusted interface; only LANs have forwarders: remove it");
+                    self.refuse(&span, message);
+                }
+            }
+            return None;
+        }
+        if let (None, Some(priority)) = (name, priority) {
+            let message = "priority without segment; name the LAN that other gateways are on, too, or remove it";
+            self.refuse(&priority.span(), message);
+        }
+        let segment = name.map(|name| Segment {
+            name: name.get_ref().clone(),
+            priority: priority.map_or(DEFAULT_PRIORITY, |priority| *priority.get_ref()),
+        });
+        let span = name.map_or(interface.name.span(), Spanned::span);
+        if let Some(Segment { name, .. }) = &segment
+            && (name.is_empty() || name.len() > SEGMENT_NAME_LEN || name.contains(|c: char| c.is_control() || c == ' '))
+        {
+            let message = format!("segment \"{name}\"; expected a plain word of 1 to {SEGMENT_NAME_LEN} bytes");
+            self.refuse(&span, message);
+        }
+        let first = before.iter().find(|other| other.role == Role::Trusted);
+        if let Some(first) = first.filter(|first| first.segment != segment) {
+            let said = |segment: &Option<Segment>| match segment {
+                Some(Segment { name, priority }) => format!("segment \"{name}\" with priority {priority}"),
+                None => "no segment".into(),
+            };
+            let message = format!(
+                "interface \"{}\" is on {}, and \"{}\" on {}; a gateway forwards a group for all of its trusted \
+                 interfaces or none: give them one segment and priority",
+                interface.name.get_ref(),
+                said(&segment),
+                first.name,
+                said(&first.segment),
+            );
+            self.refuse(&span, message);
+        }
+        segment
     }
 
     /// How Babel is spoken on an interface.

@@ -73,6 +73,8 @@ pub(super) enum Membership {
 pub(super) struct Interface {
     pub(super) name: Spanned<String>,
     pub(super) role: super::Role,
+    pub(super) segment: Option<Spanned<String>>,
+    pub(super) priority: Option<Spanned<u8>>,
     pub(super) babel: Option<bool>,
     pub(super) wireless: Option<bool>,
     pub(super) hello_interval: Option<Spanned<Parsed<Span>>>,

@@ -7,10 +7,10 @@ use crate::events::{Entry, Severity};
 use crate::legs::Change;
 use crate::link::{FailedOpens, LinkEvent};
 use crate::maps::{MapError, Maps, Repairs, Transits};
-use gemcast_engine::input::Input;
+use gemcast_engine::input::{HeardGateway, Input, Segment};
 use gemcast_proto::id::{Group, KeyId};
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 /// A worker without a sign of life for this long is stuck.
 const SILENCE_MS: u64 = 3_000;
@@ -40,6 +40,7 @@ impl Daemon {
                 LinkEvent::Stats => {
                     self.watch_legs();
                     self.watch_own_keys();
+                    self.note_gateways();
                     let waiting = std::mem::take(&mut self.waiting);
                     waiting.into_iter().for_each(|waiting| self.reply(waiting.client, &waiting.request));
                 }
@@ -206,6 +207,49 @@ impl Daemon {
         let (registry, now) = (self.poll.registry(), Instant::now());
         let heard = self.link.configure(&self.config, &self.interfaces, &self.transit_groups, registry, now);
         self.on_link(heard);
+    }
+
+    /// Tells the engine of the LAN that this gateway shares with others.
+    pub(super) fn update_segment(&mut self) {
+        let segment = self.interfaces.segment();
+        if segment == self.segment {
+            return;
+        }
+        let name = |segment: &Option<Segment>| segment.as_ref().map(|segment| segment.name.clone());
+        if segment.is_some() && name(&segment) != name(&self.segment) {
+            self.link.undecide();
+        }
+        self.segment.clone_from(&segment);
+        self.engine.handle(clock::now(), Input::Segment(segment));
+    }
+
+    /// Has the data plane stand by for these groups. Where another gateway takes over, it stops by itself soon after this
+    /// process does: before the other misses us, which is after two and a half Hellos at the earliest.
+    pub(super) fn stand_by(&mut self, groups: BTreeSet<Group>, substitute: bool) {
+        let lease = if substitute { self.config.hello_interval * 3 / 2 } else { Duration::ZERO };
+        let heard = self.link.stand_by(groups, lease, self.poll.registry(), Instant::now());
+        self.on_link(heard);
+    }
+
+    /// Tells the engine which other gateways delivered on the LAN since the counters came last.
+    fn note_gateways(&mut self) {
+        let Some((_, stats)) = self.link.stats() else { return };
+        let mut heard = Vec::new();
+        let mut counts = BTreeMap::new();
+        for gateway in &stats.gateways {
+            let Ok(mac) = gateway.mac.as_slice().try_into() else { continue };
+            let now = (gateway.frames, gateway.conflicts);
+            // New maps count from zero.
+            let before = self.heard.get(&mac).copied().filter(|before| *before <= now).unwrap_or_default();
+            if now.0 > before.0 {
+                heard.push(HeardGateway { mac, conflict: now.1 > before.1 });
+            }
+            counts.insert(mac, now);
+        }
+        self.heard = counts;
+        if !heard.is_empty() {
+            self.engine.handle(clock::now(), Input::GatewaysHeard(heard));
+        }
     }
 
     /// Groups of known keys that this gateway has no rule for.

@@ -6,6 +6,7 @@
 //! [`Summary`] lists a small one, a [`Request`] asks for objects by name.
 
 pub mod kmg;
+pub mod lease;
 
 use crate::id::{Epoch, GROUP_LEN, Group, GroupError, KeyId, NodeId};
 use core::fmt;
@@ -100,6 +101,8 @@ impl ObjectKind {
     pub const ROSTER: Self = Self(6);
     /// The node that takes the origin's place.
     pub const SUCCESSOR: Self = Self(7);
+    /// A gateway's candidacy on a LAN that several gateways share.
+    pub const LEASE: Self = Self(8);
 
     /// Whether only the administrator's objects of this kind mean something.
     pub fn is_administrative(self) -> bool {
@@ -117,6 +120,7 @@ impl fmt::Display for ObjectKind {
             Self::REVOKE => f.write_str("REVOKE"),
             Self::ROSTER => f.write_str("ROSTER"),
             Self::SUCCESSOR => f.write_str("SUCCESSOR"),
+            Self::LEASE => f.write_str("LEASE"),
             Self(other) => write!(f, "kind {other}"),
         }
     }

@@ -28,6 +28,10 @@ pub struct Maps {
     pub gtags: BTreeMap<(Group, Epoch), [u8; 16]>,
     /// Packets sealed with each key of our own.
     pub(super) counters: BTreeMap<KeyId, u64>,
+    /// Whether it forwards the group between its LAN, shared with others, and the network.
+    pub forwards: bool,
+    /// Ethernet addresses of other gateways on its LAN.
+    pub gateways: BTreeSet<[u8; 6]>,
 }
 
 /// One gateway.
@@ -149,6 +153,8 @@ impl Host {
             }
             Output::RemoveGtag { group, epoch } => drop(self.maps.gtags.remove(&(group, epoch))),
             Output::Persist => self.kept = self.engine.as_ref().map(Engine::administration).unwrap_or_default(),
+            Output::StandBy { groups, .. } => self.maps.forwards = !groups.contains(&group()),
+            Output::Gateways(gateways) => self.maps.gateways = gateways,
             Output::Ban { .. } => {}
         }
         None

@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 use gemcast_engine::Engine;
 use gemcast_engine::config::Config;
-use gemcast_engine::input::{Ifindex, Input, Interface, Originated, Packet};
+use gemcast_engine::input::{HeardGateway, Ifindex, Input, Interface, Originated, Packet, Segment};
 use gemcast_engine::output::{RouteAction, Transmit};
 use gemcast_engine::time::{Instant, Now, UnixMillis};
 use gemcast_engine::view::SyncState;
@@ -68,6 +68,8 @@ pub struct World {
     /// The gateways.
     pub hosts: Vec<Host>,
     links: Vec<Link>,
+    /// Hosts on one LAN, and whether it carries something.
+    lan: Vec<usize>,
     /// Traffic since it was last reset.
     pub traffic: Traffic,
     /// Whether forwarding loops are looked for all the time. Babel promises that there are none, unless a node forgot
@@ -99,6 +101,7 @@ impl World {
             now: Instant(1_000_000),
             hosts: (0..shape.hosts).map(|host| Host::new(!relays.contains(&host))).collect(),
             links: links.collect(),
+            lan: Vec::new(),
             traffic: Traffic::default(),
             watch_loops: true,
             tune: |_| (),
@@ -180,6 +183,34 @@ impl World {
         self.hosts[host].maps.gtags.retain(|(_, epoch), _| wanted.contains(&epoch.0));
         let own = Originated { prefix: prefix_of(host), source: None, metric: 0 };
         self.handle(host, Input::Originate(vec![own]));
+        if self.lan.contains(&host) {
+            self.handle(host, Input::Segment(Some(segment(host))));
+        }
+    }
+
+    /// These hosts share a LAN from when they start, or from now on.
+    pub fn share_lan(&mut self, hosts: &[usize]) {
+        self.lan = hosts.to_vec();
+        hosts.iter().for_each(|&host| self.handle(host, Input::Segment(Some(segment(host)))));
+    }
+
+    /// Hosts of the shared LAN that forward the group.
+    pub fn forwarders(&self) -> Vec<usize> {
+        self.lan.iter().copied().filter(|&host| self.hosts[host].maps.forwards).collect()
+    }
+
+    /// What a second of the group's traffic tells the hosts of the shared LAN of each other.
+    pub fn hear_on_lan(&mut self) {
+        let forwarders = self.forwarders();
+        for host in self.lan.clone() {
+            let known = &self.hosts[host].maps.gateways;
+            let others = forwarders.iter().filter(|&&other| other != host && known.contains(&mac(other)));
+            let conflict = forwarders.contains(&host);
+            let heard: Vec<_> = others.map(|&other| HeardGateway { mac: mac(other), conflict }).collect();
+            if !heard.is_empty() {
+                self.handle(host, Input::GatewaysHeard(heard));
+            }
+        }
     }
 
     /// The control process of a host dies. Its state is lost; its maps stay.
@@ -479,6 +510,16 @@ impl World {
     pub fn reset_traffic(&mut self) {
         self.traffic = Traffic::default();
     }
+}
+
+/// The LAN of a host that shares it.
+fn segment(host: usize) -> Segment {
+    Segment { name: "studio".into(), priority: 100, macs: vec![mac(host)], up: true }
+}
+
+fn mac(host: usize) -> [u8; 6] {
+    let [high, low] = u16::try_from(host).expect("at most 65,535 hosts").to_be_bytes();
+    [2, 0, 0, 0, high, low]
 }
 
 fn ifindex(link: usize) -> Ifindex {

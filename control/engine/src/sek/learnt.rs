@@ -176,6 +176,7 @@ impl Engine {
     /// An object ran out of validity.
     pub(crate) fn forget_object(&mut self, stored: &Stored) {
         let name = stored.header.name;
+        self.forget_lease(&name);
         let Ok(key_id) = u32::try_from(name.id).map(KeyId) else { return };
         if name.kind == ObjectKind::SEK {
             self.drop_key(name.origin, key_id);

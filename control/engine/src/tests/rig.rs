@@ -32,6 +32,9 @@ pub(super) struct Maps {
     pub(super) routes: BTreeMap<(Prefix, Option<Prefix>), RouteAction>,
     pub(super) transit: BTreeMap<KeyId, Option<Ifindex>>,
     pub(super) bans: BTreeSet<KeyId>,
+    /// Groups that stand by, once that was said.
+    pub(super) standing_by: Option<BTreeSet<Group>>,
+    pub(super) gateways: BTreeSet<[u8; 6]>,
 }
 
 pub(super) struct Host {
@@ -323,6 +326,8 @@ impl Rig {
                     };
                 }
                 Output::Persist => {}
+                Output::StandBy { groups, .. } => maps.standing_by = Some(groups),
+                Output::Gateways(gateways) => maps.gateways = gateways,
                 Output::Event(event) => self.hosts[host].events.push(event),
             }
         }

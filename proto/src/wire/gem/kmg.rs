@@ -152,6 +152,8 @@ pub struct Rights {
 impl Rights {
     /// Everything.
     pub const ALL: Self = Self { send: true, receive: true, relay: true };
+    /// Nothing: of a revoked node, or of one that is not listed where only listed ones have any.
+    pub const NONE: Self = Self { send: false, receive: false, relay: false };
 
     fn to_bits(self) -> u8 {
         u8::from(self.send) | u8::from(self.receive) << 1 | u8::from(self.relay) << 2
