@@ -79,6 +79,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     init_log(arguments.log_format);
     forbid_core_dumps();
+    lock_memory();
     raise_file_limit();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -106,6 +107,22 @@ fn forbid_core_dumps() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none).and(set_dumpable_behavior(DumpableBehavior::NotDumpable)) {
         tracing::warn!(%error, "cannot forbid core dumps");
+    }
+}
+
+/// Keeps traffic keys out of swap, where that can be done without a limit: under one, a later allocation would fail.
+fn lock_memory() {
+    use rustix::mm::MlockAllFlags;
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let exempt = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::IPC_LOCK));
+    let unlimited = Rlimit { current: None, maximum: None };
+    // Pages that are never touched, as most of a large map's, need no memory.
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    if !exempt && setrlimit(Resource::Memlock, unlimited).is_err() {
+        tracing::warn!("memory is not locked, so keys may reach swap; set LimitMEMLOCK=infinity, or give CAP_IPC_LOCK");
+    } else if let Err(error) = rustix::mm::mlockall(flags) {
+        tracing::warn!(%error, "memory cannot be locked, so keys may reach swap");
     }
 }
 

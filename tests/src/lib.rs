@@ -5,6 +5,7 @@
 //! exactly what it made. Everything happens inside the lab's own namespaces; the machine's network is not touched.
 
 mod account;
+mod administrator;
 mod capture;
 mod config;
 mod error;
@@ -29,6 +30,7 @@ mod topology;
 mod wiring;
 
 pub use account::{Account, Window};
+pub use administrator::Administrator;
 pub use capture::{Capture, CaptureReport, RunningCapture, SEALED_PORT};
 pub use config::{Group, Protection, Suite};
 pub use error::{Error, Result};

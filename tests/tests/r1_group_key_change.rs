@@ -9,8 +9,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,17 +24,6 @@ fn epochs(gateway: &Gateway<'_>) -> Vec<u64> {
     let group = listed["groups"].as_array().into_iter().flatten().find(|group| group["group"] == GROUPS[0]);
     let epochs = group.and_then(|group| group["epochs"].as_array().cloned()).unwrap_or_default();
     epochs.iter().filter_map(serde_json::Value::as_u64).collect()
-}
-
-/// Node id of a gateway by its name.
-fn node_id(seen_by: &Gateway<'_>, name: &str) -> String {
-    let listed = seen_by.gemctl(&["node", "list"]).unwrap_or_default();
-    let node = listed["nodes"].as_array().into_iter().flatten().find(|node| node["name"] == name).cloned();
-    node.expect("a known node")["id"].as_str().expect("an id").to_owned()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("the lab's paths are text")
 }
 
 /// A stream of that many thousand packets a second.
@@ -56,31 +43,11 @@ fn dropped(gateways: &[Gateway<'_>]) -> [BTreeMap<String, u64>; 2] {
     dropped
 }
 
-/// Raises gateways that were told of an administrator; returns the lab and the directory of its keys, with the file
-/// `members`.
-fn administered(instance: &str, topology: Topology, keys: &str) -> Result<(Lab, PathBuf)> {
+/// A lab whose daemons are still to be started, after its administrator was made.
+fn prepared(instance: &str, topology: Topology, keys: &str) -> Result<Lab> {
     let lab = Lab::up(topology, Options::new(instance).config(&format!("[keys]\n{keys}")).without_daemons())?;
     lab.make_identities()?;
-    let dir = lab.gateway("a").directory().join("kmg");
-    let made = lab.gateway("a").gemctl(&["kmg", "init", "--out", text(&dir)])?;
-    for gateway in lab.gateways() {
-        let (file, key) = (gateway.config_file(), &made["public_key"]);
-        let config = fs::read_to_string(&file).expect("the lab's configuration");
-        fs::write(&file, config.replace("[domain]", &format!("[domain]\nkmg = {key}"))).expect("the lab's directory");
-    }
-    lab.start()?;
-    lab.wait_converged(30.s())?;
-    let exported = lab.gateway("a").gemctl_output(&["node", "export"])?;
-    fs::write(dir.join("members"), exported.stdout).expect("the lab's directory");
-    Ok((lab, dir))
-}
-
-/// Makes a package with a new key of the group's.
-fn package(gateway: &Gateway<'_>, dir: &Path, epoch: u64, more: &[&str]) -> Result<PathBuf> {
-    let [key, members, out] = ["kmg.key", "members", &format!("{epoch}.gem")].map(|name| dir.join(name));
-    let fixed = ["kmg", "package", "--key", text(&key), "--members", text(&members), "--group", GROUPS[0]];
-    gateway.gemctl(&[&fixed[..], &["--epoch", &epoch.to_string(), "--out", text(&out)], more].concat())?;
-    Ok(out)
+    Ok(lab)
 }
 
 /// Key that a gateway seals the group with, and its epoch.
@@ -94,7 +61,10 @@ fn active(gateway: &Gateway<'_>) -> (String, u64) {
 #[test]
 fn r1_a_new_group_key_loses_no_packet_and_who_is_cut_off_hears_nothing_after_five_seconds() -> Result<()> {
     let _turn = turn();
-    let (lab, dir) = administered("t-r1", Topology::trio(), "announce_lead = \"2s\"\noverlap = \"1s\"")?;
+    let lab = prepared("t-r1", Topology::trio(), "announce_lead = \"2s\"\noverlap = \"1s\"")?;
+    let administrator = lab.administrator()?;
+    lab.start()?;
+    lab.wait_converged(30.s())?;
     let [a, b, c] = ["a", "b", "c"].map(|name| lab.gateway(name));
     let group = ip(GROUPS[0]);
     let receivers = [lab.host("host-b").receive(group, PORT, None)?, lab.host("host-c").receive(group, PORT, None)?];
@@ -103,8 +73,8 @@ fn r1_a_new_group_key_loses_no_packet_and_who_is_cut_off_hears_nothing_after_fiv
     lab.eventually(10.s(), "the stream to arrive", || receivers.iter().all(|receiver| receiver.delivered() > 200))?;
 
     // A planned change, handed to one gateway that is not the source.
-    let planned = package(&a, &dir, 2, &["--activate-at", "in 4s"])?;
-    b.gemctl(&["kmg", "inject", text(&planned)])?;
+    let planned = administrator.package(GROUPS[0], 2, &["--activate-at", "in 4s"])?;
+    administrator.inject("b", &planned)?;
     lab.eventually(20.s(), "the source to send with the new key", || active(&a).1 == 2)?;
     let delivered = receivers.each_ref().map(|receiver| receiver.delivered());
     lab.eventually(10.s(), "the stream to go on", || {
@@ -112,12 +82,11 @@ fn r1_a_new_group_key_loses_no_packet_and_who_is_cut_off_hears_nothing_after_fiv
     })?;
 
     // Cut off in one go: a package without c, and its revocation.
-    let without = package(&a, &dir, 3, &["--emergency", "--without", "c"])?;
-    let (cut_off, key, revocation) = (node_id(&a, "c"), dir.join("kmg.key"), dir.join("revoke.gem"));
-    a.gemctl(&["kmg", "revoke", "--key", text(&key), &cut_off, "--out", text(&revocation)])?;
+    let without = administrator.package(GROUPS[0], 3, &["--emergency", "--without", "c"])?;
+    let revocation = administrator.revoke("c")?;
     let injected = Instant::now();
-    a.gemctl(&["kmg", "inject", text(&without)])?;
-    a.gemctl(&["kmg", "inject", text(&revocation)])?;
+    administrator.inject("a", &without)?;
+    administrator.inject("a", &revocation)?;
     let is_over = || epochs(&a) == [3] && epochs(&b) == [3];
     lab.eventually(5.s().saturating_sub(injected.elapsed()), "the epochs before to be over", is_over)?;
     assert!(injected.elapsed() < Duration::from_secs(5));
@@ -164,7 +133,11 @@ fn deafen(lab: &Lab, ports: [&str; 2], stop: &AtomicBool) -> Result<u64> {
 fn r1_any_number_of_rotations_loses_no_packet() -> Result<()> {
     let _turn = turn();
     let (rotations, kpps) = (scale("GEMCAST_ROTATIONS", 10), scale("GEMCAST_KPPS", 20));
-    let (lab, dir) = administered("t-r1-many", Topology::pair(), "announce_lead = \"500ms\"\noverlap = \"500ms\"")?;
+    let keys = "announce_lead = \"500ms\"\noverlap = \"500ms\"";
+    let lab = prepared("t-r1-many", Topology::pair(), keys)?;
+    let administrator = lab.administrator()?;
+    lab.start()?;
+    lab.wait_converged(30.s())?;
     let [a, b] = ["a", "b"].map(|name| lab.gateway(name));
     let receiver = lab.host("receiver").receive(ip(GROUPS[0]), PORT, None)?;
     let [before, _] = dropped(&[a, b]);
@@ -181,9 +154,9 @@ fn r1_any_number_of_rotations_loses_no_packet() -> Result<()> {
                 let (key, epoch) = active(&a);
                 if rotation % 10 == 0 {
                     group_keys += 1;
-                    let made = package(&a, &dir, epoch + 1, &["--activate-at", "in 2s"])?;
+                    let made = administrator.package(GROUPS[0], epoch + 1, &["--activate-at", "in 2s"])?;
                     // Handed to either gateway in turn.
-                    [b, a][group_keys % 2].gemctl(&["kmg", "inject", text(&made)])?;
+                    administrator.inject(["b", "a"][group_keys % 2], &made)?;
                     lab.eventually(30.s(), "the new group key", || active(&a).1 == epoch + 1)?;
                 } else {
                     a.gemctl(&["key", "rotate", GROUPS[0]])?;

@@ -2,11 +2,13 @@
 //!
 //! Two ordinary sockets send MPEG-TS over RTP, IPv4 and IPv6; two ordinary sockets receive; an observer listens on the
 //! untrusted segment. On the way the receiving gateway's daemons are restarted, the sending gateway's key is rotated and
-//! the observer forges packets. A second network then has a gateway in its middle that is no member. Every claim is a check with a name; the last line is PASS or FAIL.
+//! the observer forges packets. A second network then has a gateway in its middle that is no member, and in a third one a
+//! gateway is cut off. Every claim is a check with a name; the last line is PASS or FAIL.
 
 mod checks;
 mod hops;
 mod report;
+mod revocation;
 
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
@@ -24,6 +26,7 @@ use crate::error::{Error, Result};
 use checks::Checks;
 use hops::Hops;
 use report::{Forged, InterfaceMode, Outcome, Rekey, Restart, Streams};
+use revocation::Revocation;
 
 const V4: &str = "239.1.1.1";
 const V6: &str = "ff3e::1:1";
@@ -82,7 +85,8 @@ fn show(seconds: u64) -> LabResult<Outcome> {
     let modes = modes(&lab)?;
     drop(lab);
     let hops = hops::show(&story)?;
-    Ok(judge(seconds, modes, heard, control, data_plane, rekey, forged, hops))
+    let revocation = revocation::show(&story)?;
+    Ok(judge(seconds, modes, heard, control, data_plane, rekey, forged, hops, revocation))
 }
 
 /// The streams, and everyone who listens.
@@ -217,6 +221,7 @@ fn judge(
     rekey: Rekey,
     forged: Forged,
     hops: Hops,
+    revocation: Revocation,
 ) -> Outcome {
     let windows = [data_plane.window];
     let account = |index: usize| {
@@ -234,7 +239,9 @@ fn judge(
     checks.forged(&forged);
     checks.interfaces(&interfaces);
     checks.hops(&hops);
-    Outcome::of(seconds, checks, streams, &heard.capture, control, data_plane, rekey, forged, interfaces, hops)
+    checks.revocation(&revocation);
+    let capture = &heard.capture;
+    Outcome::of(seconds, checks, streams, capture, control, data_plane, rekey, forged, interfaces, hops, revocation)
 }
 
 /// Tells what happens as it happens, and shows progress in between.

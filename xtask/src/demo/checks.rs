@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::hops::Hops;
 use super::report::{Forged, InterfaceMode, Rekey, Restart, Streams};
+use super::revocation::Revocation;
 
 /// A claim and whether it held.
 #[derive(Clone, Debug, Serialize)]
@@ -126,6 +127,21 @@ impl Checks {
             "network split and healed: delivered under a key made meanwhile within 5 s",
             *heal_ms <= 5000 && *crossed == 0,
             format!("after {heal_ms} ms, {crossed} packets crossed the split"),
+        );
+    }
+
+    pub(super) fn revocation(&mut self, revocation: &Revocation) {
+        let Revocation { stays, dark_ms, after } = revocation;
+        let Account { sent, delivered, lost, duplicated, reordered, .. } = stays;
+        self.check(
+            "revocation: receiver 2, behind the gateway cut off, is dark within 5 s",
+            *after == 0 && *dark_ms <= 5000,
+            format!("after {dark_ms} ms, {after} packets later than 5 s"),
+        );
+        self.check(
+            "revocation: receiver 1 loses nothing",
+            *delivered > 0 && *lost + *duplicated + *reordered == 0,
+            format!("{delivered} of {sent}, {lost} lost"),
         );
     }
 }

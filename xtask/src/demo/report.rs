@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::checks::{Check, Checks};
 use super::hops::Hops;
+use super::revocation::Revocation;
 
 /// Everything the demo found. `ok` is its first field.
 #[derive(Debug, Serialize)]
@@ -32,6 +33,7 @@ struct Facts {
     forged: Forged,
     interfaces: Vec<InterfaceMode>,
     hops: Hops,
+    revocation: Revocation,
 }
 
 /// Both streams.
@@ -120,6 +122,7 @@ impl Outcome {
         forged: Forged,
         interfaces: Vec<InterfaceMode>,
         hops: Hops,
+        revocation: Revocation,
     ) -> Self {
         let untrusted = Untrusted {
             frames: capture.frames,
@@ -130,8 +133,17 @@ impl Outcome {
             keys: capture.keys.len(),
         };
         let passed = checks.iter().filter(|check| check.ok).count();
-        let facts =
-            Facts { streams, untrusted, control_restart, data_plane_restart, rotation, forged, interfaces, hops };
+        let facts = Facts {
+            streams,
+            untrusted,
+            control_restart,
+            data_plane_restart,
+            rotation,
+            forged,
+            interfaces,
+            hops,
+            revocation,
+        };
         let total = checks.len();
         Self { ok: passed == total, passed, total, seconds, error: None, checks, facts: Some(facts) }
     }
@@ -188,6 +200,8 @@ impl Facts {
         line(&format!("key installed {hops} hops away, from the start"), format!("{key_ms} ms"));
         line("everything learnt again after a crash", format!("{relearn_ms} ms"));
         line("delivered again after a split", format!("{heal_ms} ms"));
+        line("dark after its revocation: receiver 2", format!("{} ms", self.revocation.dark_ms));
+        line("lost meanwhile: receiver 1", self.revocation.stays.lost.to_string());
         let _ = writeln!(text, "mode: {}\n", modes.join(", "));
     }
 }
