@@ -206,7 +206,10 @@ pub(crate) fn write_gateway(
             Role::Untrusted => "untrusted",
         };
         let own = extra.interfaces.get(&(name.to_owned(), place.interface.clone())).map_or("", String::as_str);
-        line(format!("\n[[interface]]\nname = {:?}\nrole = {role:?}\n{own}", place.interface));
+        line(format!("\n[[interface]]\nname = {:?}\nrole = {role:?}", place.interface));
+        if !own.is_empty() {
+            line(own.into());
+        }
     }
     for group in groups.iter().filter(|group| group.has_member(name)) {
         line(format!("\n[[group]]\naddress = {:?}", group.address));

@@ -10,11 +10,11 @@ use std::path::Path;
 /// What a key file is for.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// A node's identity, one for each gateway: `identity` in [node]
+    /// A node's identity, one for each gateway: `identity` in `[node]`
     Node,
-    /// A domain's bootstrap key, the same on every gateway: `bootstrap_key` in [domain]
+    /// A domain's bootstrap key, the same on every gateway: `bootstrap_key` in `[domain]`
     Bk,
-    /// A group key, the same on every member of the group: `gak` in [[group]]
+    /// A group key, the same on every member of the group: `gak` in `[[group]]`
     Gak,
 }
 

@@ -95,7 +95,7 @@ pub enum Command {
         #[arg(long)]
         withdraw: bool,
     },
-    /// List nodes that may take part, for gateways with membership = "roster" in [domain]
+    /// List nodes that may take part, for gateways with membership = "roster" in `[domain]`
     ///
     /// With membership = "open", the default, everyone may whose keys open; then a roster changes nothing.
     Roster {
@@ -122,7 +122,7 @@ pub enum Command {
     },
     /// Give a file to the running gateway, from which it spreads to all others
     ///
-    /// Refused where the administrator's public key is not in `kmg` of [domain]. Giving a file twice does no harm.
+    /// Refused where the administrator's public key is not in `kmg` of `[domain]`. Giving a file twice does no harm.
     Inject {
         /// The file
         file: PathBuf,
