@@ -1,5 +1,6 @@
 //! Keys whose packets the XDP program drops: why, and until when. What is here is what has to be in `BANS`.
 
+use gemcast_engine::output::BanCause;
 use gemcast_proto::id::KeyId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -11,6 +12,8 @@ pub enum Cause {
     Garbage,
     /// The administrator revoked the node that made it.
     Revoked,
+    /// The node that made it is banned.
+    Node,
 }
 
 impl Cause {
@@ -19,6 +22,16 @@ impl Cause {
         match self {
             Self::Garbage => "garbage",
             Self::Revoked => "revoked",
+            Self::Node => "node_banned",
+        }
+    }
+}
+
+impl From<BanCause> for Cause {
+    fn from(cause: BanCause) -> Self {
+        match cause {
+            BanCause::Revoked => Self::Revoked,
+            BanCause::Node => Self::Node,
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod command;
 pub mod events;
 pub mod key;
 pub mod kmg;
+pub mod peer;
 pub mod text;
 
 use serde::Serialize;

@@ -4,11 +4,12 @@
 //! Nothing here decides anything about keys or routes, and no packet of user data comes by.
 
 mod data_plane;
+mod peers;
 mod requests;
 
 use crate::api::{Api, Asked, ClientId};
 use crate::babel::BabelSocket;
-use crate::bans::{Bans, Cause};
+use crate::bans::Bans;
 use crate::clock;
 use crate::config::Config;
 use crate::echo::Echo;
@@ -542,10 +543,10 @@ impl Daemon {
                     let written = self.maps.as_mut().map_or(Ok(()), |maps| maps.keys.activate(&group, key_id));
                     self.check_written(written);
                 }
-                Output::Ban { key_id, banned: true } => {
-                    self.ban(key_id, Cause::Revoked, None);
+                Output::Ban { key_id, cause, banned: true } => {
+                    self.ban(key_id, cause.into(), None);
                 }
-                Output::Ban { key_id, banned: false } => self.lift_ban(key_id, Cause::Revoked),
+                Output::Ban { key_id, cause, banned: false } => self.lift_ban(key_id, cause.into()),
                 Output::Persist => {
                     self.persist_at.get_or_insert_with(|| Instant::now() + PERSIST_BATCH);
                 }
@@ -578,6 +579,7 @@ impl Daemon {
                 | Event::KeyIdTaken { .. }
                 | Event::ObjectsMissing { .. }
                 | Event::IdentityConflict { .. }
+                | Event::Suspected { .. }
         );
         if provoked {
             let throttle = self.alarms.entry(std::mem::discriminant(event)).or_default();

@@ -2,6 +2,7 @@
 
 use crate::interfaces::Interfaces;
 use gemcast_engine::output::{Carried, Event, NodeName};
+use gemcast_engine::view::Culprit;
 use gemcast_proto::api;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
@@ -40,6 +41,16 @@ impl Entry {
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.fields.insert(name, value.to_string());
         self
+    }
+
+    /// Adds whom it is about.
+    fn about(self, who: &Culprit, interfaces: &Interfaces) -> Self {
+        match who {
+            Culprit::Neighbour(ifindex, address) => {
+                self.with("interface", interfaces.name(*ifindex)).with("address", address.to_canonical())
+            }
+            Culprit::Node(node) => self.with("node", node),
+        }
     }
 
     /// Leaves it out of the log, which has it already.
@@ -212,6 +223,24 @@ impl Entry {
                     "our share of a group key does not open: it was made for another X25519 key; have it made anew";
                 Self::new(Error, "share_not_opened", text).with("group", group).with("epoch", epoch)
             }
+            Event::Suspected { who } => Self::new(Warning, "peer_suspected", format!("{} is suspected", kind_of(who)))
+                .about(who, interfaces)
+                .with("show", "gemctl peer reputation"),
+            Event::Banned { who, by_operator, lasts } => {
+                let why = if *by_operator { "by an operator" } else { "for its faults" };
+                let lasts = lasts.map_or("until it is unbanned".into(), |lasts| format!("for {} s", lasts.as_secs()));
+                let text = match who {
+                    Culprit::Neighbour(..) => format!("neighbour banned {why} {lasts}: it is not listened to"),
+                    Culprit::Node(_) => format!("node banned {why} {lasts}: its keys count for nothing"),
+                };
+                Self::new(Error, "peer_banned", text).about(who, interfaces).with("by_operator", by_operator)
+            }
+            Event::Unbanned { who, by_operator } => {
+                let why = if *by_operator { "an operator ended it" } else { "its time is over; on probation" };
+                Self::new(Info, "peer_unbanned", format!("ban of a {} ended: {why}", kind_of(who)))
+                    .about(who, interfaces)
+                    .with("by_operator", by_operator)
+            }
             Event::Revoked { node } => Self::new(Warning, "node_revoked", "a node was revoked").with("node", node),
             Event::SigningRefused { what } => {
                 Self::new(Error, "signing_refused", format!("nothing is signed, hence nothing announced: {what}"))
@@ -236,6 +265,13 @@ impl Entry {
                 .with("interface", interfaces.name(*ifindex))
                 .with("source", source.to_canonical()),
         }
+    }
+}
+
+fn kind_of(who: &Culprit) -> &'static str {
+    match who {
+        Culprit::Neighbour(..) => "neighbour",
+        Culprit::Node(_) => "node",
     }
 }
 

@@ -9,7 +9,9 @@ use crate::mode::Health;
 use crate::routes::{Destination, RouteTable, Standing};
 use gemcast_engine::Engine;
 use gemcast_engine::time::Instant as Mono;
-use gemcast_engine::view::{Liveness, PeerState, PeerView, Reach, RouteView, SyncState};
+use gemcast_engine::view::{
+    Culprit, Liveness, PeerState, PeerView, Reach, ReputationView, RouteView, SyncState,
+};
 use gemcast_proto::api;
 use gemcast_proto::id::NodeId;
 use gemcast_proto::link::{FlowStats, InterfaceStats, ReasonCount};
@@ -168,6 +170,15 @@ impl Report<'_> {
             );
             let fix = "give each gateway a node key of its own: gemctl key generate node";
             problems.push(problem("identity_conflict", self.engine.node_id(), text, fix));
+        }
+        let banned = self.engine.reputations(self.mono).into_iter().filter(|view| view.ban.is_some());
+        for peer in banned.map(|view| self.reputation(view)).take(BANS_SHOWN) {
+            let left = peer.ban_left_ms.map_or("until it is unbanned".into(), |ms| format!("for {} s more", ms / 1000));
+            let what = if peer.kind == "node" { "its keys count for nothing" } else { "it is not listened to" };
+            let text = format!("{} banned {left}: {what}", peer.kind);
+            let subject = if peer.kind == "node" { peer.peer } else { format!("{}%{}", peer.peer, peer.interface) };
+            let fix = format!("see why: gemctl peer reputation; to trust it again: gemctl peer unban {subject}");
+            problems.push(problem("peer_banned", subject, text, fix));
         }
         for interface in self.interfaces.iter().filter(|interface| interface.config.link.unauthenticated) {
             let text = "mac = false: anyone on the link can change routes";
@@ -479,6 +490,44 @@ impl Report<'_> {
         self.engine.neighbours().into_iter().map(neighbour).collect()
     }
 
+    /// `gemctl peer reputation`.
+    pub fn reputations(&self) -> Vec<api::Reputation> {
+        self.engine.reputations(self.mono).into_iter().map(|view| self.reputation(view)).collect()
+    }
+
+    fn reputation(&self, view: ReputationView) -> api::Reputation {
+        let faults = view.faults;
+        let (state, banned_by) = match view.ban {
+            Some(ban) => ("banned", if ban.by_operator { "operator" } else { "faults" }),
+            None if view.suspected => ("suspected", ""),
+            None => ("trusted", ""),
+        };
+        let (kind, peer, interface, name) = match view.who {
+            Culprit::Neighbour(_, address) => {
+                ("neighbour", address.to_canonical().to_string(), view.name, String::new())
+            }
+            Culprit::Node(node) => ("node", node.to_string(), String::new(), view.name),
+        };
+        let until = view.ban.and_then(|ban| ban.until);
+        api::Reputation {
+            kind: kind.into(),
+            peer,
+            interface,
+            name,
+            score: view.score.into(),
+            state: state.into(),
+            banned_by: banned_by.into(),
+            ban_left_ms: until.map(|until| (until - self.mono).as_millis() as u64),
+            bans: view.bans,
+            malformed: faults.malformed,
+            forged: faults.forged,
+            excess: faults.excess,
+            equivocations: faults.equivocations,
+            unproven: faults.unproven,
+            ignored: faults.ignored,
+        }
+    }
+
     /// What the control plane counted, under stable names.
     fn counters(&self) -> BTreeMap<String, u64> {
         let (counters, routes) = (&self.engine.counters, self.routes.counts);
@@ -490,6 +539,7 @@ impl Report<'_> {
             ("refused_mac", counters.refused_mac),
             ("refused_replay", counters.refused_replay),
             ("refused_tlv", counters.refused_tlv),
+            ("refused_banned", counters.refused_banned),
             ("refused_object", counters.refused_object),
             ("refused_quota", counters.refused_quota),
             ("refused_revoked", counters.refused_revoked),

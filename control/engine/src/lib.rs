@@ -7,6 +7,7 @@
 //! same times give the same outputs.
 #![forbid(unsafe_code)]
 
+mod ban;
 pub mod config;
 pub mod derive;
 mod detector;
@@ -26,6 +27,7 @@ mod partition;
 mod peer;
 mod rate;
 mod receive;
+pub mod reputation;
 mod roster;
 mod route;
 mod routing;
@@ -40,6 +42,7 @@ mod timestamp;
 mod transmit;
 pub mod view;
 
+use crate::ban::Bans;
 use crate::config::{Config, Protection};
 use crate::detector::State;
 use crate::gak::Gaks;
@@ -98,6 +101,7 @@ pub struct Engine {
     seks: Seks,
     gaks: Gaks,
     roster: Roster,
+    bans: Bans,
     /// Nothing is signed while the wall clock is too far behind this.
     clock_floor: UnixMillis,
     /// Whether the last object was not signed.
@@ -142,6 +146,7 @@ impl Engine {
             seks: Seks::default(),
             gaks: Gaks::default(),
             roster: Roster::default(),
+            bans: Bans::default(),
             clock_floor: config.clock_floor,
             signing_refused: false,
             leases: Leases::default(),

@@ -107,7 +107,8 @@ impl Engine {
             self.neighbour_away(now, key);
         }
         self.neighbours.remove(&key);
-        if let Some(state) = state.filter(|state| *state != State::Unproven) {
+        let banned = self.bans.neighbours.is_banned(&key);
+        if let Some(state) = state.filter(|state| *state != State::Unproven && !banned) {
             let silent = matches!(state, State::Dead(_));
             self.event(Event::NeighbourForgotten { ifindex: key.0, address: key.1, silent });
         }

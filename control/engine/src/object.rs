@@ -4,7 +4,8 @@
 //! order they came in; a digest of any subtree finds the differences of two tables in a few exchanges.
 
 use crate::kmg;
-use crate::time::UnixMillis;
+use crate::rate::{Bucket, Limit};
+use crate::time::{Instant, UnixMillis};
 use core::time::Duration;
 use gemcast_proto::id::NodeId;
 use gemcast_proto::wire::gem::kmg::FOREVER;
@@ -25,6 +26,9 @@ const MAX_OBJECTS: usize = 262_144;
 const MAX_IDLE: usize = 65_536;
 /// Longest validity, so that a table filled on purpose is free again some day. A SEK of the longest life has 21 days.
 const MAX_VALIDITY: Duration = Duration::from_secs(22 * 24 * 3600);
+/// Changes of one origin's objects that are taken in: all that it may have at once, and then enough for a SEK of each of
+/// 10,000 groups every other minute.
+const CHANGES: Limit = Limit { interval: Duration::from_millis(10), burst: MAX_OBJECTS_PER_ORIGIN };
 
 /// A verified object.
 pub(crate) struct Stored {
@@ -125,6 +129,14 @@ pub(crate) fn is_signed(signing_key: &[u8; 32], message: &[u8], signature: &[u8]
 
 type Position = (u64, ObjectName);
 
+/// What is known of one origin's objects.
+#[derive(Default)]
+struct Origin {
+    count: u32,
+    /// Limits how often they change. Only what it signed takes tokens, so that nobody else can use them up.
+    changes: Bucket,
+}
+
 /// The table.
 #[derive(Default)]
 pub(crate) struct Objects {
@@ -133,7 +145,7 @@ pub(crate) struct Objects {
     /// By hash of the name, which is the order of the digest tree.
     by_position: BTreeMap<Position, Stored>,
     by_expiry: BTreeSet<(u32, Position)>,
-    per_origin: BTreeMap<NodeId, u32>,
+    per_origin: BTreeMap<NodeId, Origin>,
     nodes: BTreeMap<NodeId, NodeKeys>,
     /// Administrators that this gateway was told of.
     administrators: BTreeSet<NodeId>,
@@ -212,6 +224,24 @@ impl Objects {
         known.is_none_or(|known| object.header.version >= known.header.version && *known.body != *body)
     }
 
+    /// Whether an object's origin, if it is the one named, has not changed too much lately.
+    pub(crate) fn may_change(&self, now: Instant, body: &[u8]) -> bool {
+        let origin = Object::parse(body).ok().and_then(|object| self.per_origin.get(&object.header.name.origin));
+        origin.is_none_or(|origin| origin.changes.has(now, CHANGES))
+    }
+
+    /// An object of this origin was taken in from a neighbour.
+    pub(crate) fn changed(&mut self, now: Instant, origin: NodeId) {
+        if let Some(origin) = self.per_origin.get_mut(&origin) {
+            origin.changes.charge(now, CHANGES, 1);
+        }
+    }
+
+    /// Whether the table knows a node's key, so that its objects can be verified.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
     /// Takes an object if it is valid, signed by its origin, and newer than what is known.
     pub(crate) fn offer(&mut self, now: UnixMillis, body: &[u8]) -> Result<Offer, Refusal> {
         let object = Object::parse(body).map_err(Refusal::Payload)?;
@@ -242,7 +272,7 @@ impl Objects {
             debug_assert_ne!(known_hash, hash, "different bytes");
             return Ok(Offer::Conflict { replaced: false });
         }
-        let of_origin = self.per_origin.get(&header.name.origin).copied().unwrap_or(0);
+        let of_origin = self.per_origin.get(&header.name.origin).map_or(0, |origin| origin.count);
         let idle = self.is_idle(&header);
         let full = of_origin >= MAX_OBJECTS_PER_ORIGIN || self.len() >= MAX_OBJECTS || (idle && self.idle >= MAX_IDLE);
         // What the administrator says has to find room whatever the others did.
@@ -256,7 +286,7 @@ impl Objects {
         self.sum = self.sum.wrapping_add(hash);
         self.by_expiry.insert((keep_until, position));
         self.by_position.insert(position, Stored { header, body: body.into(), hash, keep_until });
-        *self.per_origin.entry(header.name.origin).or_default() += 1;
+        self.per_origin.entry(header.name.origin).or_default().count += 1;
         self.idle += usize::from(idle);
         if is_governing(header.name.kind) {
             self.governing.insert(header.name);
@@ -309,11 +339,8 @@ impl Objects {
         self.by_expiry.remove(&(stored.keep_until, *position));
         self.idle -= usize::from(self.is_idle(&stored.header));
         self.governing.remove(&stored.header.name);
-        if let Some(count) = self.per_origin.get_mut(&origin) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_origin.remove(&origin);
-            }
+        if let Some(of_origin) = self.per_origin.get_mut(&origin) {
+            of_origin.count -= 1;
         }
         if stored.header.name.kind == ObjectKind::NODE {
             self.nodes.remove(&origin);
@@ -337,6 +364,7 @@ impl Objects {
                 gone.extend(orphans.iter().filter_map(|orphan| self.remove(orphan)));
             }
         }
+        self.per_origin.retain(|_, origin| origin.count > 0);
         gone
     }
 

@@ -3,6 +3,7 @@
 use crate::input::Ifindex;
 use crate::secret::Secret;
 use crate::time::UnixMillis;
+use crate::view::Culprit;
 use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
@@ -55,6 +56,8 @@ pub enum Output {
     Ban {
         /// The key.
         key_id: KeyId,
+        /// Why. A key that is banned for several causes stays so until the last one is gone.
+        cause: BanCause,
         /// Whether it is banned.
         banned: bool,
     },
@@ -72,6 +75,15 @@ pub enum Output {
     Gateways(BTreeSet<[u8; 6]>),
     /// Something an operator wants to know.
     Event(Event),
+}
+
+/// Why packets under a key are dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BanCause {
+    /// The administrator revoked the node that made it.
+    Revoked,
+    /// The node that made it is banned.
+    Node,
 }
 
 /// A route in the kernel's table.
@@ -353,6 +365,27 @@ pub enum Event {
         group: Group,
         /// Epoch of the key.
         epoch: Epoch,
+    },
+    /// Somebody's reputation fell far.
+    Suspected {
+        /// Who.
+        who: Culprit,
+    },
+    /// A neighbour is not listened to, or a node's keys count for nothing, from now on.
+    Banned {
+        /// Who.
+        who: Culprit,
+        /// Whether an operator said so; else it is for faults.
+        by_operator: bool,
+        /// For how long; `None`: until an operator ends it.
+        lasts: Option<Duration>,
+    },
+    /// A ban is over.
+    Unbanned {
+        /// Whose.
+        who: Culprit,
+        /// Whether an operator ended it; else its time was over.
+        by_operator: bool,
     },
     /// The administrator revoked a node.
     Revoked {

@@ -17,12 +17,16 @@ pub(crate) struct Bucket(Instant);
 impl Bucket {
     /// Takes a token if there is one.
     pub(crate) fn take(&mut self, now: Instant, limit: Limit) -> bool {
-        let full_at = self.0.max(now);
-        let allowed = full_at - now <= limit.interval * (limit.burst - 1);
+        let allowed = self.has(now, limit);
         if allowed {
-            self.0 = full_at + limit.interval;
+            self.charge(now, limit, 1);
         }
         allowed
+    }
+
+    /// Whether there is a token.
+    pub(crate) fn has(&self, now: Instant, limit: Limit) -> bool {
+        self.0 - now <= limit.interval * (limit.burst - 1)
     }
 
     /// Takes so many tokens more, whether or not they are there: what a thing that was allowed turned out to cost.

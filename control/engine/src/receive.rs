@@ -8,6 +8,7 @@ use crate::neighbour::Neighbour;
 use crate::output::Event;
 use crate::peer::mapped;
 use crate::rate::Limit;
+use crate::reputation::Fault;
 use crate::route::Destination;
 use crate::seqno::SeqnoRequest;
 use crate::sync::NeighbourKey;
@@ -41,10 +42,15 @@ impl Engine {
             self.counters.refused_malformed += 1;
             return;
         }
+        if self.bans.neighbours.ignores(&key) {
+            self.counters.refused_banned += 1;
+            return;
+        }
         let babel = match babel::Packet::parse(packet.payload) {
             Ok(babel) => babel,
             Err(error) => {
                 self.counters.refused_malformed += 1;
+                self.blame_known(now, key, Fault::Unproven);
                 return self.refused(now, key, error.to_string());
             }
         };
@@ -56,6 +62,7 @@ impl Engine {
         };
         if !interface.info.settings.unauthenticated && !self.mac.verify(&header, &babel) {
             self.counters.refused_mac += 1;
+            self.blame_known(now, key, Fault::Unproven);
             return;
         }
         let unicast = !packet.destination.is_multicast();
@@ -111,10 +118,13 @@ impl Engine {
         let mut hello_sent_us = None;
         let mut context = Context::new(key.1);
         for raw in packet.body() {
+            if self.bans.neighbours.is_banned(&key) {
+                return; // for what came before this in the packet
+            }
             let tlv = match raw.and_then(Tlv::parse) {
                 Ok(tlv) => tlv,
                 Err(error) => {
-                    self.refused_tlv(now, key, error.to_string());
+                    self.refused_babel(now, key, error);
                     continue;
                 }
             };
@@ -122,6 +132,7 @@ impl Engine {
                 Tlv::AckRequest { opaque, interval } => {
                     if !self.neighbours.get_mut(&key).is_some_and(|one| one.acks.take(now.mono, ACKS)) {
                         self.counters.refused_acks += 1;
+                        self.blame(now, key, Fault::ExcessRequest);
                         continue;
                     }
                     let within = (centiseconds(interval) / 2).min(MAX_ACK_DELAY);
@@ -147,7 +158,7 @@ impl Engine {
                 Tlv::NextHop(address) => context.set_next_hop(address),
                 Tlv::Update(update) => match context.update(&update) {
                     Ok(announcement) => self.process_update(now, key, announcement),
-                    Err(error) => self.refused_tlv(now, key, error.to_string()),
+                    Err(error) => self.refused_babel(now, key, error),
                 },
                 Tlv::RouteRequest { prefix, source, .. } => {
                     let destination = prefix.map(|prefix| Destination { prefix, source });
@@ -220,9 +231,19 @@ impl Engine {
         }
     }
 
+    /// What a router of another make may say in good faith, and we do not understand, is refused and held against nobody.
+    fn refused_babel(&mut self, now: Now, key: NeighbourKey, error: babel::Error) {
+        if matches!(error, babel::Error::Mandatory { .. } | babel::Error::AddressEncoding { .. }) {
+            self.counters.refused_tlv += 1;
+            return self.refused(now, key, error.to_string());
+        }
+        self.refused_tlv(now, key, error.to_string());
+    }
+
     fn refused_tlv(&mut self, now: Now, key: NeighbourKey, what: String) {
         self.counters.refused_tlv += 1;
         self.refused(now, key, what);
+        self.blame(now, key, Fault::Malformed);
     }
 
     /// Tells what was refused, unless too much is.

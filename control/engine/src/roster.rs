@@ -2,7 +2,7 @@
 
 use crate::config::Membership;
 use crate::gak::GATHER;
-use crate::output::{Event, Output};
+use crate::output::{BanCause, Event, Output};
 use crate::time::{Instant, Now, UnixMillis};
 use crate::timer::Timer;
 use crate::{Engine, object};
@@ -29,7 +29,7 @@ pub(crate) struct Roster {
 impl Engine {
     /// What a node may do. A successor has the rights of the node whose place it took, unless it is listed itself.
     pub(crate) fn rights(&self, node: NodeId) -> Rights {
-        if self.objects.is_revoked(node) {
+        if self.objects.is_revoked(node) || self.is_banned(node) {
             return Rights::NONE;
         }
         let mut of = node;
@@ -121,7 +121,7 @@ impl Engine {
                 && let Ok(key_id) = u32::try_from(stored.header.name.id).map(KeyId)
                 && self.origin_of(key_id) == Some(stored.header.name.origin)
             {
-                self.ban(now, key_id, stored.not_after());
+                self.ban_revoked(now, key_id, stored.not_after());
             }
             self.forget_object(&stored);
         }
@@ -132,12 +132,12 @@ impl Engine {
     }
 
     /// Has the data plane drop every packet under a key, as long as one could be valid.
-    fn ban(&mut self, now: Now, key_id: KeyId, not_after: UnixMillis) {
+    fn ban_revoked(&mut self, now: Now, key_id: KeyId, not_after: UnixMillis) {
         if self.roster.bans.len() < MAX_BANS {
             let left = Duration::from_millis(not_after.0.saturating_sub(now.wall.0));
             let until = now.mono + left + object::SKEW;
             self.roster.bans.insert(key_id, until);
-            self.outputs.push_back(Output::Ban { key_id, banned: true });
+            self.outputs.push_back(Output::Ban { key_id, cause: BanCause::Revoked, banned: true });
             self.timers.set_by(Timer::Bans, until);
         }
     }
@@ -145,9 +145,11 @@ impl Engine {
     /// Lifts bans that no packet could be valid without.
     pub(crate) fn lift_bans(&mut self, now: Now) {
         let over: Vec<_> = self.roster.bans.extract_if(.., |_, until| *until <= now.mono).collect();
-        self.outputs.extend(over.into_iter().map(|(key_id, _)| Output::Ban { key_id, banned: false }));
+        let lifted = |(key_id, _)| Output::Ban { key_id, cause: BanCause::Revoked, banned: false };
+        self.outputs.extend(over.into_iter().map(lifted));
         if let Some(&at) = self.roster.bans.values().min() {
             self.timers.set(Timer::Bans, at);
         }
+        self.age_bans(now);
     }
 }

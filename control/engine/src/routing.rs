@@ -428,6 +428,7 @@ impl Engine {
         self.timers.set(Timer::Housekeeping, now.mono + HOUSEKEEPING);
         self.routing.table.sources.expire(now.mono);
         self.forget_lost();
+        self.age_bans(now);
         let reachable = self.routing.table.entries.iter().filter(|(_, entry)| entry.selected.is_some());
         let nodes: Vec<_> = reachable.filter_map(|(destination, _)| node_of(*destination)).collect();
         let unheard = &mut self.routing.unheard;

@@ -13,13 +13,14 @@ use crate::neighbour::Neighbour;
 use crate::object::{Offer, Refusal};
 use crate::output::Event;
 use crate::rate::{Bucket, Limit};
+use crate::reputation::Fault;
 use crate::time::{Instant, Now};
 use crate::timer::Timer;
 use core::net::Ipv6Addr;
 use core::time::Duration;
 use gemcast_proto::id::{KeyId, NodeId};
 use gemcast_proto::wire::babel::Tlv;
-use gemcast_proto::wire::gem::{self, Digest, Entry, ObjectKind, ObjectName, Range, Request, Summary};
+use gemcast_proto::wire::gem::{self, Digest, Entry, ObjectHeader, ObjectKind, ObjectName, Range, Request, Summary};
 use rand_chacha::rand_core::RngCore;
 use std::collections::BTreeSet;
 
@@ -255,9 +256,14 @@ impl Engine {
         let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
         if !neighbour.peer_table.objects.take(now.mono, OBJECTS) {
             self.counters.refused_quota += 1;
+            self.blame(now, key, Fault::Excess);
             return;
         }
         let checked = self.objects.is_news(body);
+        if checked && !self.objects.may_change(now.mono, body) {
+            self.counters.refused_quota += 1;
+            return;
+        }
         if checked && !self.interfaces.get_mut(&key.0).is_some_and(|one| one.checks.take(now.mono, CHECKS)) {
             self.counters.refused_checks += 1;
             return;
@@ -274,6 +280,7 @@ impl Engine {
             Ok(offer @ (Offer::Accepted | Offer::Conflict { replaced: true })) => {
                 let header = gem::Object::parse(body).expect("accepted").header;
                 self.counters.objects_accepted += 1;
+                self.objects.changed(now.mono, header.name.origin);
                 neighbour.peer_table.tries = 0;
                 self.timers.set_by(Timer::Expiry, now.mono);
                 if unicast {
@@ -288,13 +295,13 @@ impl Engine {
                 }
                 self.table_changed(now.mono);
                 if offer != Offer::Accepted {
-                    self.conflict(now, header.name);
+                    self.conflict(now, &header);
                 }
                 self.object_changed(now, Some(key), &header);
             }
             Ok(Offer::Conflict { replaced: false }) => {
                 let header = gem::Object::parse(body).expect("accepted").header;
-                self.conflict(now, header.name);
+                self.conflict(now, &header);
                 if unicast {
                     // In a comparison it is the other side's turn to send: it has to hear the one that wins, too.
                     self.enqueue(now.mono, key, BTreeSet::from([header.name]));
@@ -314,13 +321,16 @@ impl Engine {
             Err(refusal) => {
                 self.counters.refused_object += 1;
                 self.refused(now, key, format!("GEM object: {refusal}"));
+                self.blame_for_object(now, key, refusal, body);
             }
         }
     }
 
-    fn conflict(&mut self, now: Now, name: ObjectName) {
+    fn conflict(&mut self, now: Now, header: &ObjectHeader) {
+        let name = header.name;
         self.counters.conflicts += 1;
         self.alarm(now, Event::Conflict { origin: name.origin, kind: name.kind, id: name.id });
+        self.blame_contradiction(now, header);
     }
 
     /// GEM-DIGEST.

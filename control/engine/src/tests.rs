@@ -1,6 +1,7 @@
 //! Engines wired together in memory on a virtual clock.
 
 mod bounds;
+mod byzantine;
 mod garbage;
 mod keys;
 mod kmg;

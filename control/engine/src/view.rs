@@ -1,6 +1,7 @@
 //! Read-only pictures of the engine's state for the operator's API: plain values, copied out, without secrets.
 
 use crate::input::Ifindex;
+use crate::reputation::{Ban, Faults};
 use crate::time::{Instant, UnixMillis};
 use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
@@ -289,6 +290,34 @@ pub struct RouteView {
     pub feasible: bool,
 }
 
+/// One that something may be held against.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Culprit {
+    /// A neighbour: interface and address.
+    Neighbour(Ifindex, Ipv6Addr),
+    /// A node.
+    Node(NodeId),
+}
+
+/// How far a neighbour or a node is trusted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReputationView {
+    /// Who.
+    pub who: Culprit,
+    /// Name of the neighbour's interface, or of the node.
+    pub name: String,
+    /// 100 when nothing is held against it, 0 at worst.
+    pub score: u8,
+    /// Whether it fell far, and has not recovered yet.
+    pub suspected: bool,
+    /// The ban in force, if there is one.
+    pub ban: Option<Ban>,
+    /// Bans in a row for faults.
+    pub bans: u32,
+    /// What was counted.
+    pub faults: Faults,
+}
+
 /// What the engine counted since it was made. Every refused packet or object is in exactly one of the `refused` ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -304,6 +333,8 @@ pub struct Counters {
     pub refused_mac: u64,
     /// Refused: replayed, or not yet proven fresh by a challenge.
     pub refused_replay: u64,
+    /// Refused unread: from a neighbour that is banned.
+    pub refused_banned: u64,
     /// TLVs refused for what is in them.
     pub refused_tlv: u64,
     /// GEM objects refused: signature, origin or content.

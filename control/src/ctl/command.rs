@@ -1,6 +1,6 @@
 //! gemctl's command line, and what each command does.
 
-use super::{Exit, Failure, Form, client, events, key, kmg, show, text};
+use super::{Exit, Failure, Form, client, events, key, kmg, peer, show, text};
 use crate::config::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
 use crate::mode::Mode;
 use clap::{Args, Parser, Subcommand};
@@ -59,6 +59,9 @@ enum Command {
     /// Babel neighbours
     #[command(subcommand)]
     Neighbour(NeighbourCommand),
+    /// Whom to trust: neighbours and nodes, their faults, and bans
+    #[command(subcommand)]
+    Peer(peer::Command),
     /// Babel routes
     #[command(subcommand)]
     Route(List),
@@ -228,6 +231,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Group(List::List) => list(form, &socket, request::Body::Groups(Empty {})),
         Command::Iface(List::List) => list(form, &socket, request::Body::Interfaces(Empty {})),
         Command::Neighbour(NeighbourCommand::Show { address }) => neighbour(form, &socket, &address),
+        Command::Peer(command) => peer::run(form, &socket, command),
         Command::Route(List::List) => list(form, &socket, request::Body::Routes(Empty {})),
         Command::Sync => match client::ask(&socket, request::Body::Neighbours(Empty {}))? {
             response::Body::Neighbours(neighbours) => show(form, &neighbours, text::sync).map(|()| Exit::Healthy),
@@ -264,6 +268,7 @@ fn list(form: Form, socket: &Path, request: request::Body) -> Result<Exit, Failu
         response::Body::Status(_)
         | response::Body::Events(_)
         | response::Body::Injected(_)
+        | response::Body::Reputations(_)
         | response::Body::Done(_)
         | response::Body::Error(_) => return Err(mismatch()),
     }

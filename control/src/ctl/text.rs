@@ -411,7 +411,7 @@ fn count(number: u32, name: &str) -> String {
 }
 
 /// The two largest units: `45s`, `3m 12s`, `1h 5m`, `2d 3h`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
@@ -441,20 +441,20 @@ fn now_ms() -> u64 {
 }
 
 /// Left-aligned columns, two spaces apart.
-struct Table<const N: usize> {
+pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    fn new(heads: [&str; N]) -> Self {
+    pub(super) fn new(heads: [&str; N]) -> Self {
         Self { rows: vec![heads.map(str::to_owned)] }
     }
 
-    fn row(&mut self, row: [String; N]) {
+    pub(super) fn row(&mut self, row: [String; N]) {
         self.rows.push(row);
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let widths: [usize; N] =
             std::array::from_fn(|column| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
         let mut text = String::new();

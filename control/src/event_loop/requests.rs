@@ -47,6 +47,9 @@ impl Daemon {
             request::Body::Interfaces(_) => {
                 response::Body::Interfaces(messages::Interfaces { interfaces: report.interfaces() })
             }
+            request::Body::Reputations(_) => self.reputations(),
+            request::Body::BanPeer(ban) => self.ban_peer(ban),
+            request::Body::UnbanPeer(unban) => self.unban_peer(&unban.peer),
             request::Body::Neighbours(_) => {
                 let (neighbours, peers) = (report.neighbours(), report.peers());
                 let objects = self.engine.objects();

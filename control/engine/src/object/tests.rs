@@ -122,11 +122,11 @@ fn room_is_kept_for_our_own_objects_and_for_kinds_that_are_known() {
     let mut objects = Objects::new(own.id);
     for origin in [&own, &other] {
         objects.offer(NOW, &origin.node(1)).unwrap();
-        objects.per_origin.insert(origin.id, MAX_OBJECTS_PER_ORIGIN);
+        objects.per_origin.insert(origin.id, super::Origin { count: MAX_OBJECTS_PER_ORIGIN, ..Default::default() });
     }
     assert_eq!(objects.offer(NOW, &own.object(ObjectKind::SEK, 7, 1, b"")), Ok(Offer::Accepted));
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind::SEK, 7, 1, b"")), Err(Refusal::Quota));
-    objects.per_origin.insert(other.id, 1);
+    objects.per_origin.insert(other.id, super::Origin { count: 1, ..Default::default() });
     objects.idle = MAX_IDLE;
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind(9), 7, 1, b"")), Err(Refusal::Quota));
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind::SEK, 7, 1, b"")), Ok(Offer::Accepted));

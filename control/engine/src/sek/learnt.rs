@@ -68,8 +68,10 @@ impl Engine {
         }
         if !self.rights(origin).send {
             self.counters.not_entitled += 1;
+            self.ban_key(origin, key_id);
             return self.drop_key(origin, key_id);
         }
+        self.clear_key(key_id);
         self.open_transit(origin, key_id);
         let (true, Some(suite)) = (self.delivers(group, epoch), Suite::from_wire(payload.suite)) else { return };
         if now.wall > not_after + SKEW {

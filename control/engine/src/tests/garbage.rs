@@ -11,7 +11,7 @@ use core::time::Duration;
 use gemcast_proto::wire::babel::{GROUP, RawTlv, Tlv, Writer, kind};
 use proptest::prelude::*;
 
-const STRANGER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x99);
+pub(super) const STRANGER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x99);
 
 /// A neighbour that holds the key and says what it likes.
 pub(super) struct Liar {

@@ -318,7 +318,7 @@ impl Rig {
                 Output::Transit { key_id, ifindex } => {
                     maps.transit.insert(key_id, ifindex);
                 }
-                Output::Ban { key_id, banned } => {
+                Output::Ban { key_id, banned, .. } => {
                     if banned {
                         maps.bans.insert(key_id)
                     } else {
