@@ -9,6 +9,8 @@ mod site;
 mod speaker;
 mod traffic;
 
+pub(crate) use objects::{End, Rates, measure as objects, taken_in_by};
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;

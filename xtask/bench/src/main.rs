@@ -3,6 +3,7 @@
 mod babel;
 mod error;
 mod forward;
+mod keys;
 mod machine;
 mod statistics;
 
@@ -37,6 +38,8 @@ enum Subject {
     Forward,
     /// What the control plane costs, beside babeld: large tables, control traffic, convergence.
     Babel,
+    /// What the life of keys costs: objects verified, rotations, time from announcement to map.
+    Keys,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match subject.unwrap_or(Subject::Forward) {
         Subject::Forward => forward::run(options.quick, options.json.as_deref()),
         Subject::Babel => babel::run(options.quick, options.json.as_deref()),
+        Subject::Keys => keys::run(options.quick, options.json.as_deref()),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");

@@ -57,10 +57,11 @@ fn verifications() -> f64 {
 }
 
 /// One of the two.
-struct End {
-    engine: Engine,
-    address: Ipv6Addr,
-    busy: Duration,
+pub(crate) struct End {
+    pub(crate) engine: Engine,
+    pub(crate) address: Ipv6Addr,
+    /// CPU that it took so far.
+    pub(crate) busy: Duration,
 }
 
 impl End {
@@ -108,7 +109,12 @@ impl End {
 
 /// Objects per second of the time that the receiving engine was busy with packets. Time passes from deadline to deadline.
 fn taken_in(groups: u32) -> f64 {
-    let mut now = clock::now();
+    let (_, _, to) = taken_in_by(groups, clock::now());
+    f64::from(OBJECTS) / to.busy.as_secs_f64()
+}
+
+/// Two gateways, the second a member of that many groups of the first one's, once it has all of the first one's objects.
+pub(crate) fn taken_in_by(groups: u32, mut now: Now) -> (Now, End, End) {
     let (mut from, mut to) = (End::new(1, OBJECTS, now), End::new(2, groups, now));
     while !to.has(&from) {
         // They answer each other until nobody has anything to say.
@@ -124,5 +130,5 @@ fn taken_in(groups: u32) -> f64 {
         from.engine.handle_timeout(now);
         to.engine.handle_timeout(now);
     }
-    f64::from(OBJECTS) / to.busy.as_secs_f64()
+    (now, from, to)
 }
