@@ -245,6 +245,14 @@ impl Entry {
             Event::SigningRefused { what } => {
                 Self::new(Error, "signing_refused", format!("nothing is signed, hence nothing announced: {what}"))
             }
+            Event::ClockAhead { origin, ahead } => {
+                let text = format!(
+                    "a gateway's key is refused: by our clock it was made {} s in the future, and 30 s are tolerated; \
+                     synchronize both clocks (chrony, ntpd)",
+                    ahead.as_secs()
+                );
+                Self::new(Error, "clock_ahead", text).with("origin", origin)
+            }
             Event::ObjectsMissing { node } => {
                 let text = "routes of a gateway arrive and its objects do not: a router between passes no GEM";
                 Self::new(Warning, "objects_missing", text).with("node", node)

@@ -1,9 +1,9 @@
-//! F37: the wall clock of one gateway is wrong. Half a minute of it does no harm; with more it signs nothing and says so,
-//! while what seals already goes on.
+//! F37: the wall clock of one gateway is wrong. Half a minute of it does no harm. Further behind it signs nothing and says
+//! so, while what seals already goes on; further ahead the others refuse its keys, and say so.
 
 mod common;
 
-use common::{GROUPS, PORT, ip, keys_in_state, opening_keys, problem, turn, wait_accounted};
+use common::{GROUPS, PORT, events, ip, keys_in_state, opening_keys, problem, turn, wait_accounted};
 use gemcast_lab::{Account, Daemon, Fault, Lab, Options, Result, Seconds, Stream, Topology};
 
 #[test]
@@ -54,5 +54,22 @@ fn f37_half_a_minute_is_tolerated_and_more_is_refused() -> Result<()> {
     rotate()?;
     let account = Account::of(&sender.stop(), &receiver.finish(200.ms()).stream(1), &[]);
     assert!(account.is_perfect(), "{account:?}");
+
+    // Ten minutes ahead of the others: they do not take its keys, until its clock is right again.
+    let old = keys_in_state(&a, "active");
+    let skew = Fault::Skew { gateway: "a".into(), seconds: 600 };
+    lab.inject(&skew)?;
+    lab.eventually(20.s(), "keys by the new time", || keys_in_state(&a, "active").is_disjoint(&old))?;
+    lab.eventually(20.s(), "the other to say why it refuses them", || !events(&b, "clock_ahead").is_empty())?;
+    let told = events(&b, "clock_ahead").remove(0);
+    let text = told["text"].as_str().unwrap_or_default();
+    assert!(text.contains("in the future, and 30 s are tolerated; synchronize both clocks"), "{told}");
+    assert!(opening_keys(&b).is_disjoint(&keys_in_state(&a, "active")));
+    lab.lift(&skew)?;
+    let opens = || keys_in_state(&a, "active").is_subset(&opening_keys(&b));
+    lab.eventually(30.s(), "keys that the other takes", opens)?;
+    let receiver = lab.host("receiver").receive(group, PORT, None)?;
+    let _sender = lab.host("source").send(Stream::to(group).id(2).bits_per_second(1_000_000))?;
+    lab.eventually(20.s(), "the stream to arrive again", || receiver.delivered() > 100)?;
     wait_accounted(&lab)
 }

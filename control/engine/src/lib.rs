@@ -65,7 +65,7 @@ use core::mem::Discriminant;
 use core::net::Ipv6Addr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
-use gemcast_proto::id::{Group, NodeId};
+use gemcast_proto::id::{Group, KeyId, NodeId};
 use gemcast_proto::wire::gem::{NodePayload, ObjectHeader, ObjectKind, ObjectName, Range};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -283,7 +283,12 @@ impl Engine {
             self.identity_contested(now, by);
         }
         match name.kind {
-            ObjectKind::SEK => self.learn(now, &name),
+            ObjectKind::SEK => {
+                self.learn(now, &name);
+                if let (true, Ok(key_id)) = (name.origin == self.id, u32::try_from(name.id)) {
+                    self.withdraw_ahead(now, KeyId(key_id));
+                }
+            }
             ObjectKind::NODE => {}
             ObjectKind::LEASE => self.learn_lease(now, &name),
             _ => self.administer(now, &name),

@@ -84,6 +84,8 @@ pub(crate) enum Offer {
 pub(crate) enum Refusal {
     #[error("its validity ended more than 30 s ago")]
     Expired,
+    #[error("by our clock it was made {} s in the future", .0.as_secs())]
+    Ahead(Duration),
     #[error("its validity ends more than 22 days from now")]
     TooLong,
     #[error("its origin's NODE object is not known")]
@@ -267,6 +269,13 @@ impl Objects {
             return Err(Refusal::TooLong);
         }
         let node = self.verify(&object)?;
+        // The version of a key is when it was made. What withdraws one is taken whatever the clock.
+        if header.name.kind == ObjectKind::SEK && !header.tombstone && header.name.origin != self.own {
+            let ahead = Duration::from_millis(header.version.saturating_sub(now.0));
+            if ahead > SKEW {
+                return Err(Refusal::Ahead(ahead));
+            }
+        }
         let hash = hash_of(body);
         if let Some(known_hash) = conflict.filter(|&known_hash| known_hash >= hash) {
             debug_assert_ne!(known_hash, hash, "different bytes");

@@ -397,6 +397,13 @@ pub enum Event {
         /// Why.
         what: String,
     },
+    /// Alarm: a key is refused, because by our clock it was made in the future.
+    ClockAhead {
+        /// The gateway that made it.
+        origin: NodeId,
+        /// How far from now.
+        ahead: Duration,
+    },
     /// A gateway announces routes, but none of its objects arrive: a router between us and it does not pass GEM on.
     ObjectsMissing {
         /// The gateway.

@@ -267,8 +267,22 @@ impl Engine {
         let over: Vec<_> =
             own.retiring.extract_if(.., |(_, _, at)| *at <= now.mono).map(|(key_id, ..)| key_id).collect();
         let next = own.retiring.iter().map(|&(_, _, at)| at).min();
-        over.into_iter().for_each(|key_id| self.remove_own(key_id));
+        for key_id in over {
+            self.remove_own(key_id);
+            self.withdraw_ahead(now, key_id);
+        }
         next
+    }
+
+    /// A key of ours that was made when our clock was ahead, and is not in use, is withdrawn: others refuse it, and their
+    /// tables would not be equal to ours until the time comes.
+    pub(crate) fn withdraw_ahead(&mut self, now: Now, key_id: KeyId) {
+        let name = ObjectName { origin: self.id, kind: ObjectKind::SEK, id: u64::from(key_id.0) };
+        let header = self.objects.get(&name).map(|stored| stored.header);
+        let ahead = header.is_some_and(|one| !one.tombstone && UnixMillis(one.version) > now.wall + SKEW);
+        if ahead && !self.seks.own_ids.contains_key(&key_id) {
+            self.withdraw(now, name);
+        }
     }
 
     /// Wipes a key of ours.
@@ -473,7 +487,10 @@ impl Engine {
     /// A new key is announced in place of one that is announced already.
     fn replace_after(&mut self, now: Now, group: Group, lead: Duration) {
         let next = self.seks.own.get_mut(&group).and_then(|own| own.next.take());
-        next.into_iter().for_each(|sek| self.remove_own(sek.key_id));
+        if let Some(sek) = next {
+            self.remove_own(sek.key_id);
+            self.withdraw_ahead(now, sek.key_id);
+        }
         self.make_sek(now, group, lead);
     }
 

@@ -318,6 +318,12 @@ impl Engine {
             Err(Refusal::Quota) => self.counters.refused_quota += 1,
             // A neighbour whose clock is behind ours still has what ran out here; no fault of its.
             Err(Refusal::Expired) => self.counters.objects_repeated += 1,
+            // Nor whose fault it is that a clock is ahead of ours, or ours behind.
+            Err(Refusal::Ahead(ahead)) => {
+                self.counters.refused_object += 1;
+                let origin = gem::Object::parse(body).expect("its signature was verified").header.name.origin;
+                self.alarm(now, Event::ClockAhead { origin, ahead });
+            }
             Err(refusal) => {
                 self.counters.refused_object += 1;
                 self.refused(now, key, format!("GEM object: {refusal}"));

@@ -117,6 +117,22 @@ fn f37_objects_run_out_with_their_skew_and_take_orphans_along() {
 }
 
 #[test]
+fn f37_a_key_from_the_future_is_refused_and_its_withdrawal_is_not() {
+    let origin = Origin::new(1);
+    let mut objects = table(&[origin.node(NOW.0 + 3_600_000)]);
+    let sek = |version| origin.object(ObjectKind::SEK, 7, version, b"");
+    assert_eq!(objects.offer(NOW, &sek(NOW.0 + 30_001)), Err(Refusal::Ahead(SKEW + Duration::from_millis(1))));
+    assert_eq!(objects.offer(NOW, &sek(NOW.0 + 30_000)), Ok(Offer::Accepted), "30 s are tolerated");
+    let name = ObjectName { origin: origin.id, kind: ObjectKind::SEK, id: 7 };
+    let header = ObjectHeader { tombstone: true, name, version: NOW.0 + 30_001, not_after: 1_000_100 };
+    assert_eq!(objects.offer(NOW, &sign(&origin.key, &header, b"")), Ok(Offer::Accepted));
+    // Our own from before a restart: the last word on them is ours, so they have to be known.
+    let mut own = Objects::new(origin.id);
+    own.offer(NOW, &origin.node(1)).unwrap();
+    assert_eq!(own.offer(NOW, &sek(NOW.0 + 30_001)), Ok(Offer::Accepted));
+}
+
+#[test]
 fn room_is_kept_for_our_own_objects_and_for_kinds_that_are_known() {
     let (own, other) = (Origin::new(1), Origin::new(2));
     let mut objects = Objects::new(own.id);
