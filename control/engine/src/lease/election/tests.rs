@@ -60,7 +60,7 @@ proptest! {
             }
             roles[1 - who].elect(Instant(at), ids[1 - who], &SEGMENT, groups(32), &truth);
             now = at + pause_ms * 1000;
-            roles.iter_mut().for_each(|roles| drop(roles.advance(Instant(now))));
+            roles.iter_mut().for_each(|roles| _ = roles.advance(Instant(now)));
             for group in groups(32) {
                 prop_assert!(roles[0].forwards(&group) != roles[1].forwards(&group), "{} has one forwarder", group);
             }
