@@ -75,6 +75,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 /// Validity of our NODE object; it is made anew halfway.
 const NODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
+/// Time between two goes at objects that run out.
+const EXPIRE_PACE: Duration = Duration::from_millis(5);
+
 /// When signing was refused, it is tried again after this.
 const SIGNING_RETRY: Duration = Duration::from_secs(1);
 
@@ -301,7 +304,8 @@ impl Engine {
         }
         if let Some(at) = self.objects.next_expiry() {
             // The wall clock may be set while we wait: looked at again every minute.
-            let wait = Duration::from_millis(at.0.saturating_sub(now.wall.0)).min(Duration::from_secs(60));
+            let wait =
+                Duration::from_millis(at.0.saturating_sub(now.wall.0)).clamp(EXPIRE_PACE, Duration::from_secs(60));
             self.timers.set(Timer::Expiry, now.mono + wait);
         }
     }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Difference between two gateways' wall clocks that is tolerated.
 pub(crate) const SKEW: Duration = Duration::from_secs(30);
 /// Objects of one origin; more are refused.
-const MAX_OBJECTS_PER_ORIGIN: u32 = 32_768;
+const MAX_OBJECTS_PER_ORIGIN: usize = 32_768;
 /// Objects of other nodes altogether; more are refused.
 const MAX_OBJECTS: usize = 262_144;
 /// Of these, objects that mean nothing here: of kinds that this version does not know, and what administrators made that
@@ -26,9 +26,11 @@ const MAX_OBJECTS: usize = 262_144;
 const MAX_IDLE: usize = 65_536;
 /// Longest validity, so that a table filled on purpose is free again some day. A SEK of the longest life has 21 days.
 const MAX_VALIDITY: Duration = Duration::from_secs(22 * 24 * 3600);
+/// Objects that run out at a time; the others wait for the next one, so that nothing else has to wait for them.
+const EXPIRE_BATCH: usize = 1024;
 /// Changes of one origin's objects that are taken in: all that it may have at once, and then enough for a SEK of each of
 /// 10,000 groups every other minute.
-const CHANGES: Limit = Limit { interval: Duration::from_millis(10), burst: MAX_OBJECTS_PER_ORIGIN };
+const CHANGES: Limit = Limit { interval: Duration::from_millis(10), burst: MAX_OBJECTS_PER_ORIGIN as u32 };
 
 /// A verified object.
 pub(crate) struct Stored {
@@ -132,9 +134,9 @@ pub(crate) fn is_signed(signing_key: &[u8; 32], message: &[u8], signature: &[u8]
 type Position = (u64, ObjectName);
 
 /// What is known of one origin's objects.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Origin {
-    count: u32,
+    positions: BTreeSet<Position>,
     /// Limits how often they change. Only what it signed takes tokens, so that nobody else can use them up.
     changes: Bucket,
 }
@@ -281,7 +283,7 @@ impl Objects {
             debug_assert_ne!(known_hash, hash, "different bytes");
             return Ok(Offer::Conflict { replaced: false });
         }
-        let of_origin = self.per_origin.get(&header.name.origin).map_or(0, |origin| origin.count);
+        let of_origin = self.per_origin.get(&header.name.origin).map_or(0, |origin| origin.positions.len());
         let idle = self.is_idle(&header);
         let full = of_origin >= MAX_OBJECTS_PER_ORIGIN || self.len() >= MAX_OBJECTS || (idle && self.idle >= MAX_IDLE);
         // What the administrator says has to find room whatever the others did.
@@ -295,7 +297,7 @@ impl Objects {
         self.sum = self.sum.wrapping_add(hash);
         self.by_expiry.insert((keep_until, position));
         self.by_position.insert(position, Stored { header, body: body.into(), hash, keep_until });
-        self.per_origin.entry(header.name.origin).or_default().count += 1;
+        self.per_origin.entry(header.name.origin).or_default().positions.insert(position);
         self.idle += usize::from(idle);
         if is_governing(header.name.kind) {
             self.governing.insert(header.name);
@@ -349,7 +351,7 @@ impl Objects {
         self.idle -= usize::from(self.is_idle(&stored.header));
         self.governing.remove(&stored.header.name);
         if let Some(of_origin) = self.per_origin.get_mut(&origin) {
-            of_origin.count -= 1;
+            of_origin.positions.remove(position);
         }
         if stored.header.name.kind == ObjectKind::NODE {
             self.nodes.remove(&origin);
@@ -357,23 +359,30 @@ impl Objects {
         Some(stored)
     }
 
-    /// Drops what ran out, tolerated skew included. Objects of a node whose NODE ran out go too: without its key nobody
+    /// Drops what ran out, tolerated skew included, so much at a time that it takes no time worth mentioning: while there
+    /// is more, [`Objects::next_expiry`] is over. Objects of a node whose NODE ran out go before it: without its key nobody
     /// could verify them again.
     pub(crate) fn expire(&mut self, now: UnixMillis) -> Vec<Stored> {
         let mut gone = Vec::new();
         while let Some(&(keep_until, position)) = self.by_expiry.first() {
-            if now <= UnixMillis(u64::from(keep_until) * 1000) + SKEW {
+            if now <= UnixMillis(u64::from(keep_until) * 1000) + SKEW || gone.len() >= EXPIRE_BATCH {
                 break;
             }
-            gone.extend(self.remove(&position));
-            let name = position.1;
-            if name.kind == ObjectKind::NODE {
-                let orphans: Vec<_> =
-                    self.by_position.keys().filter(|position| position.1.origin == name.origin).copied().collect();
+            let origin = position.1.origin;
+            if position.1.kind == ObjectKind::NODE {
+                let of_origin = self.per_origin.get(&origin).into_iter().flat_map(|origin| &origin.positions);
+                let orphans = of_origin.filter(|orphan| **orphan != position).take(EXPIRE_BATCH - gone.len());
+                let orphans: Vec<_> = orphans.copied().collect();
                 gone.extend(orphans.iter().filter_map(|orphan| self.remove(orphan)));
+                if self.per_origin.get(&origin).is_some_and(|origin| origin.positions.len() > 1) {
+                    break;
+                }
+            }
+            gone.extend(self.remove(&position));
+            if self.per_origin.get(&origin).is_some_and(|origin| origin.positions.is_empty()) {
+                self.per_origin.remove(&origin);
             }
         }
-        self.per_origin.retain(|_, origin| origin.count > 0);
         gone
     }
 

@@ -133,16 +133,54 @@ fn f37_a_key_from_the_future_is_refused_and_its_withdrawal_is_not() {
 }
 
 #[test]
+fn r5_many_identities_that_run_out_at_once_do_not_stop_anything_else() {
+    let origins: Vec<_> = (1..=40).map(Origin::new).collect();
+    let of = |origin: &Origin| {
+        [vec![origin.node(1)], (0..60).map(|id| origin.object(ObjectKind::SEK, id, 1, b"")).collect()]
+    };
+    let bodies: Vec<_> = origins.iter().flat_map(of).flatten().collect();
+    let mut objects = table(&bodies);
+    let over = UnixMillis(1_000_100_001) + SKEW;
+    let mut sizes = Vec::new();
+    while objects.next_expiry().is_some_and(|at| at <= over) {
+        sizes.push(objects.expire(over).len());
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), bodies.len());
+    assert!(sizes.iter().all(|size| *size <= EXPIRE_BATCH), "{sizes:?}");
+    assert!(objects.per_origin.is_empty() && objects.nodes.is_empty());
+}
+
+#[test]
+fn a_node_goes_after_the_last_of_its_objects() {
+    let origin = Origin::new(1);
+    let seks = (0..EXPIRE_BATCH as u64 + 5).map(|id| origin.object(ObjectKind::SEK, id, 1, b""));
+    let mut objects = table(&[vec![origin.node(1)], seks.collect()].concat());
+    // The NODE runs out long before them.
+    let position = position(&ObjectName { origin: origin.id, kind: ObjectKind::NODE, id: 0 });
+    objects.by_expiry.remove(&(1_000_100, position));
+    objects.by_position.get_mut(&position).unwrap().keep_until = 1;
+    objects.by_expiry.insert((1, position));
+    let over = UnixMillis(1_001) + SKEW;
+    assert_eq!(objects.expire(over).len(), EXPIRE_BATCH);
+    assert!(objects.knows(origin.id) && objects.next_expiry() == Some(over));
+    assert_eq!(objects.expire(over).len(), 6);
+    assert_eq!((objects.len(), objects.knows(origin.id)), (0, false));
+}
+
+#[test]
 fn room_is_kept_for_our_own_objects_and_for_kinds_that_are_known() {
     let (own, other) = (Origin::new(1), Origin::new(2));
     let mut objects = Objects::new(own.id);
+    let name = |id| ObjectName { origin: other.id, kind: ObjectKind::SEK, id };
+    let positions = (0..MAX_OBJECTS_PER_ORIGIN as u64).map(|id| (id, name(id))).collect();
+    let full = super::Origin { positions, ..Default::default() };
     for origin in [&own, &other] {
         objects.offer(NOW, &origin.node(1)).unwrap();
-        objects.per_origin.insert(origin.id, super::Origin { count: MAX_OBJECTS_PER_ORIGIN, ..Default::default() });
+        objects.per_origin.insert(origin.id, full.clone());
     }
     assert_eq!(objects.offer(NOW, &own.object(ObjectKind::SEK, 7, 1, b"")), Ok(Offer::Accepted));
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind::SEK, 7, 1, b"")), Err(Refusal::Quota));
-    objects.per_origin.insert(other.id, super::Origin { count: 1, ..Default::default() });
+    objects.per_origin.insert(other.id, super::Origin::default());
     objects.idle = MAX_IDLE;
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind(9), 7, 1, b"")), Err(Refusal::Quota));
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind::SEK, 7, 1, b"")), Ok(Offer::Accepted));
