@@ -151,6 +151,17 @@ impl Entry {
                     .with("away_ms", away.as_millis())
                     .with("missing", missing.len())
             }
+            Event::StreamSilent { origin, group, reached } => {
+                let gateway = if *reached { "its gateway is reached" } else { "its gateway is not reached either" };
+                Self::new(Warning, "stream_silent", format!("nothing of a stream comes any more; {gateway}"))
+                    .with("origin", origin)
+                    .with("group", group)
+            }
+            Event::StreamBack { origin, group, away } => {
+                Self::new(Info, "stream_back", format!("stream back after {} s", away.as_secs()))
+                    .with("origin", origin)
+                    .with("group", group)
+            }
             Event::PeerWaiting { ifindex, address, tries, next } => {
                 let text = format!("a unicast peer has not answered, next try in {} s", next.as_secs().max(1));
                 Self::new(Warning, "peer_waiting", text)

@@ -13,7 +13,7 @@ use gemcast_engine::view::{
     Culprit, Liveness, PeerState, PeerView, Reach, ReputationView, RouteView, SyncState,
 };
 use gemcast_proto::api;
-use gemcast_proto::id::NodeId;
+use gemcast_proto::id::{Group, NodeId};
 use gemcast_proto::link::{FlowStats, InterfaceStats, ReasonCount};
 use gemcast_proto::reason::Reason;
 use std::collections::BTreeMap;
@@ -161,6 +161,11 @@ impl Report<'_> {
                 problems.push(problem("multicast_lost", subject, text, fix));
             }
         }
+        for (ifindex, since) in self.engine.deserted() {
+            let text = format!("no neighbour is heard by it any more, for {} s", (self.mono - since).as_secs());
+            let fix = "see the link, and gemcastd at its other end; gemctl neighbour list";
+            problems.push(problem("uplink_deserted", self.interfaces.name(ifindex), text, fix));
+        }
         problems.extend(self.losses());
         if let Some(conflict) = self.engine.identity_conflict(self.mono) {
             let (address, interface) = (conflict.address.to_canonical(), self.interfaces.name(conflict.ifindex));
@@ -267,6 +272,7 @@ impl Report<'_> {
     /// `gemctl group list`.
     pub fn groups(&self) -> Vec<api::Group> {
         let views: BTreeMap<_, _> = self.engine.groups().into_iter().map(|view| (view.group, view)).collect();
+        let mut streams = self.streams();
         let flows = self.link.stats().map_or(&[][..], |(_, stats)| &stats.flows);
         let named = |flow: &FlowStats| Some((link::group(&flow.group, flow.prefix_len)?, flow.clone()));
         let mut flows: BTreeMap<_, _> = flows.iter().filter_map(named).collect();
@@ -299,9 +305,26 @@ impl Report<'_> {
                 opened_bytes: flow.opened_bytes,
                 relayed: flow.relayed,
                 relayed_bytes: flow.relayed_bytes,
+                streams: streams.remove(&rule.group).unwrap_or_default(),
             }
         };
         self.config.groups.iter().map(&mut report).collect()
+    }
+
+    /// What is opened, by group.
+    fn streams(&self) -> BTreeMap<Group, Vec<api::Stream>> {
+        let names: BTreeMap<NodeId, String> =
+            self.engine.nodes().into_iter().map(|node| (node.id, node.name)).collect();
+        let mut streams: BTreeMap<Group, Vec<api::Stream>> = BTreeMap::new();
+        for stream in self.engine.streams() {
+            streams.entry(stream.group).or_default().push(api::Stream {
+                origin: stream.origin.to_string(),
+                origin_name: names.get(&stream.origin).cloned().unwrap_or_default(),
+                silent: stream.silent,
+                last_ms: (self.mono - stream.last_at).as_millis() as u64,
+            });
+        }
+        streams
     }
 
     /// `gemctl key list`.

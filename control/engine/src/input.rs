@@ -43,6 +43,9 @@ pub enum Input<'a> {
         /// Packets, all lanes together.
         packets: u64,
     },
+    /// How far the data plane has come in opening: of each key, the highest sequence numbers it accepted, all lanes added
+    /// up. Told every second or so.
+    Opened(Vec<(KeyId, u64)>),
     /// The operator wants a new SEK for a group.
     RotateSek(Group),
     /// The operator wants a new SEK for a group at once, and the ones before never to be accepted again.

@@ -35,6 +35,7 @@ pub mod secret;
 mod sek;
 mod seqno;
 mod share;
+mod stream;
 mod sync;
 pub mod time;
 mod timer;
@@ -58,6 +59,7 @@ use crate::rate::{Bucket, Limit};
 use crate::roster::Roster;
 use crate::routing::{HOUSEKEEPING, Routing};
 use crate::sek::Seks;
+use crate::stream::Streams;
 use crate::sync::{NeighbourKey, Session};
 use crate::time::{Instant, Now, UnixMillis};
 use crate::timer::{Timer, Timers};
@@ -112,6 +114,7 @@ pub struct Engine {
     routing: Routing,
     partitions: Partitions,
     leases: Leases,
+    streams: Streams,
     timers: Timers,
     /// Wall clock less monotonic clock, in milliseconds.
     clock_offset: i64,
@@ -137,6 +140,7 @@ impl Engine {
             group_index: index(&config),
             routing: Routing::new(id, now.wall),
             partitions: Partitions::default(),
+            streams: Streams::default(),
             id,
             signing_key,
             agreement_key: derive::agreement_public_key(&config.node.agreement_key),
@@ -180,9 +184,13 @@ impl Engine {
                 self.data_plane_up(now, incarnation, keys);
             }
             // Forwarding goes on there with the keys it has, and the maps stay. A substitute takes over, if there is one.
-            Input::DataPlaneDown => self.leases.set_data_plane(false),
+            Input::DataPlaneDown => {
+                self.leases.set_data_plane(false);
+                self.forget_streams();
+            }
             Input::MissingKey { key_id, .. } => self.missing_key(now, key_id),
             Input::Sealed { key_id, packets } => self.sealed(now, key_id, packets),
+            Input::Opened(keys) => self.opened(now, &keys),
             Input::RotateSek(group) => self.rotate(now, group),
             Input::ReplaceSek(group) => self.replace_at_once(now, group),
             Input::AcceptClock => self.accept_clock(now),
@@ -243,6 +251,7 @@ impl Engine {
                 Timer::Requests => self.resend_requests(now),
                 Timer::Identity => self.correct_identity(now),
                 Timer::Partitions => self.tell_partitions(now),
+                Timer::Streams => self.expire_streams(now),
                 Timer::Housekeeping => self.housekeep(now),
                 Timer::Administration => self.govern(now),
                 Timer::Gaks => self.refresh_gaks(now, false),

@@ -260,6 +260,24 @@ pub enum Event {
         /// Those that were lost with them and are not back.
         missing: Vec<NodeName>,
     },
+    /// Nothing of a stream comes any more: what a gateway sends to a group, as far as it is opened here.
+    StreamSilent {
+        /// The gateway.
+        origin: NodeId,
+        /// The group.
+        group: Group,
+        /// Whether the gateway is still reached.
+        reached: bool,
+    },
+    /// A stream that was silent comes again.
+    StreamBack {
+        /// The gateway.
+        origin: NodeId,
+        /// The group.
+        group: Group,
+        /// How long nothing came.
+        away: Duration,
+    },
     /// A unicast peer does not answer; it is tried again, after twice the time each time.
     PeerWaiting {
         /// Interface.

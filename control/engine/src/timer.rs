@@ -25,6 +25,8 @@ pub(crate) enum Timer {
     Identity,
     /// Gateways that were lost or are back are to be told.
     Partitions,
+    /// Streams are silent, if nothing of them came.
+    Streams,
     /// Old state is to be looked through.
     Housekeeping,
     /// Administrative objects have come.
@@ -49,6 +51,7 @@ impl Timer {
         Self::Requests,
         Self::Identity,
         Self::Partitions,
+        Self::Streams,
         Self::Housekeeping,
         Self::Administration,
         Self::Gaks,

@@ -154,6 +154,19 @@ impl Reach {
     }
 }
 
+/// What a gateway sends to a group, as far as it is opened here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamView {
+    /// The gateway.
+    pub origin: NodeId,
+    /// The group.
+    pub group: Group,
+    /// Whether nothing of it comes any more.
+    pub silent: bool,
+    /// When packets of it came last.
+    pub last_at: Instant,
+}
+
 /// Where a neighbour stands with the failure detector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Liveness {

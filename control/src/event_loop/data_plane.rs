@@ -88,6 +88,9 @@ impl Daemon {
         let now = clock::now();
         let now_ms = now.mono.0 / 1_000;
         maps.keys.heartbeat(now_ms);
+        if self.link.is_up() {
+            self.engine.handle(now, Input::Opened(maps.keys.opened()));
+        }
         for (key_id, packets) in maps.keys.sealed() {
             self.engine.handle(now, Input::Sealed { key_id, packets });
         }

@@ -189,6 +189,16 @@ impl KeyTable {
         self.wanted.values().filter_map(reserved).collect()
     }
 
+    /// How far the workers have come in opening: the highest sequence numbers accepted under each key, added up.
+    pub fn opened(&self) -> Vec<(KeyId, u64)> {
+        let opening = self.wanted.values().filter(|key| key.role == SekRole::Open);
+        let highest = opening.filter_map(|key| {
+            let (slot, ..) = self.seks.find_open(key.key_id)?;
+            Some((key.key_id, (0..LANES).fold(0, |sum: u64, lane| sum.wrapping_add(self.seks.top(slot, lane)))))
+        });
+        highest.collect()
+    }
+
     /// Tells the workers that keys changed, if they did: once for a batch of changes.
     pub fn publish(&mut self) {
         if std::mem::take(&mut self.changed) {
