@@ -9,10 +9,10 @@ use crate::Engine;
 use crate::output::Event;
 use crate::time::{Instant, Now};
 use crate::timer::Timer;
-use crate::view::StreamView;
+use crate::view::{Role, StreamView};
 use core::time::Duration;
 use gemcast_proto::id::{Group, KeyId, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// No shorter silence means anything.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -102,11 +102,16 @@ impl Streams {
 impl Engine {
     /// The data plane opened packets: of each key, the highest sequence numbers so far, added up.
     pub(crate) fn opened(&mut self, now: Now, keys: &[(KeyId, u64)]) {
-        let learnt = &self.seks.learnt;
+        // Where another gateway of the LAN forwards, nothing is opened here.
+        let opens = |group: &Group| self.role(group).is_none_or(|role| role == Role::Forwarder);
         let named = keys.iter().filter_map(|&(key_id, highest)| {
-            let key = learnt.get(&key_id)?;
+            let key = self.seks.learnt.get(&key_id).filter(|key| opens(&key.group))?;
             Some((key_id, (key.origin, key.group), highest))
         });
+        let named: Vec<_> = named.collect();
+        let elsewhere: BTreeSet<Group> =
+            self.streams.streams.keys().map(|(_, group)| *group).filter(|group| !opens(group)).collect();
+        self.streams.streams.retain(|(_, group), _| !elsewhere.contains(group));
         let changes = self.streams.observe(now.mono, named);
         self.tell_streams(now, changes);
         self.expire_streams(now);

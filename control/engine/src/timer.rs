@@ -40,7 +40,7 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Expiry,
         Self::NodeRefresh,
         Self::Seks,
