@@ -9,9 +9,7 @@ use crate::mode::Health;
 use crate::routes::{Destination, RouteTable, Standing};
 use gemcast_engine::Engine;
 use gemcast_engine::time::Instant as Mono;
-use gemcast_engine::view::{
-    Culprit, Liveness, PeerState, PeerView, Reach, ReputationView, RouteView, SyncState,
-};
+use gemcast_engine::view::{Culprit, Liveness, PeerState, PeerView, Reach, ReputationView, RouteView, SyncState};
 use gemcast_proto::api;
 use gemcast_proto::id::{Group, NodeId};
 use gemcast_proto::link::{FlowStats, InterfaceStats, ReasonCount};

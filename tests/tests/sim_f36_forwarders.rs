@@ -75,7 +75,7 @@ fn f36_a_split_network_with_a_whole_lan_is_noticed_there() {
         assert_eq!(world.forwarders().len(), 1, "one of the two stands by as soon as it hears the other");
         let alarmed = |host: usize| {
             let other = world.id(3 - host);
-            world.hosts[host].events.iter().any(|event| *event == Event::ForwarderConflict { node: other })
+            world.hosts[host].events.contains(&Event::ForwarderConflict { node: other })
         };
         assert!(alarmed(0) && alarmed(3));
         for _ in 0..20 {

@@ -1,7 +1,7 @@
 //! How far a neighbour or a node is trusted: a score that faults lower and time restores, and the bans that follow.
 //!
 //! A score is 100 less the seconds of good behaviour that are owed: every fault costs some, and they are worked off by
-//! themselves. Who falls to [`BANNED_AT`] is banned for a minute, the next time for two, and so on up to an hour; afterwards
+//! themselves. Who falls to `BANNED_AT` is banned for a minute, the next time for two, and so on up to an hour; afterwards
 //! it is heard again on probation, with half of a score.
 //!
 //! Whom a fault is held against:
