@@ -218,30 +218,32 @@ impl Maps {
     }
 
     /// Compares everything with what was written, and puts right what differs. `pins`: those, too; only while the data
-    /// plane of these maps runs, as another one may be pinning its own.
+    /// plane of these maps runs, as another one may be pinning its own. A map that refuses something keeps no other from
+    /// being repaired: the first refusal is returned with what was done.
     pub fn repair(
         &mut self,
         gtags: &Gtags,
         transits: &Transits,
         bans: &BTreeSet<KeyId>,
         pins: bool,
-    ) -> Result<Repairs, MapError> {
+    ) -> (Repairs, Result<(), MapError>) {
         let Description { incarnation, slots, blocks } = self.described;
         let sync = self.keys.describe(incarnation, slots, blocks);
-        let keys = self.keys.repair()?;
+        let keys = self.keys.repair();
         let gtags = gtags.iter().map(|((group, epoch), key)| (gtag_key(group, *epoch).to_vec(), sip_key(key)));
-        let gtags = reconcile(&self.gtag, name::GTAG, &gtags.collect())?;
+        let (gtags, gtags_refused) = reconcile(&self.gtag, name::GTAG, &gtags.collect());
+        let bans = bans.iter().map(|key_id| (key_id.0.to_ne_bytes().to_vec(), Zeroizing::new(BANNED)));
+        let (bans, bans_refused) = reconcile(&self.bans, name::BANS, &bans.collect());
         let transits = transits
             .iter()
             .map(|(key_id, ifindex)| (key_id.0.to_ne_bytes().to_vec(), Zeroizing::new(ifindex.to_ne_bytes())));
-        let transits = match &self.transit {
-            Some(transit) => reconcile(transit, name::TRANSIT, &transits.collect())?,
-            None => 0,
+        let (transits, transits_refused) = match &self.transit {
+            Some(transit) => reconcile(transit, name::TRANSIT, &transits.collect()),
+            None => (0, Ok(())),
         };
-        let bans = bans.iter().map(|key_id| (key_id.0.to_ne_bytes().to_vec(), Zeroizing::new(BANNED)));
-        let bans = reconcile(&self.bans, name::BANS, &bans.collect())?;
-        let pins = if pins { self.pins.repair()? } else { 0 };
-        Ok(Repairs { keys, gtags, transits, bans, sync, pins })
+        let (pins, pins_refused) = if pins { self.pins.repair() } else { (0, Ok(())) };
+        let refused = gtags_refused.and(bans_refused).and(transits_refused).and(pins_refused);
+        (Repairs { keys, gtags, transits, bans, sync, pins }, refused)
     }
 
     /// Declares the counters to be without history, and says what the maps are called now.
@@ -251,24 +253,30 @@ impl Maps {
     }
 }
 
-/// Makes a hash map hold these entries and no others; returns how many differed.
+/// Makes a hash map hold these entries and no others; returns how many differed, and the first that was refused. What has
+/// no place there goes first, so that there is room for what has.
 fn reconcile<const N: usize>(
     map: &MapHandle,
     name: &'static str,
     wanted: &BTreeMap<Vec<u8>, Zeroizing<[u8; N]>>,
-) -> Result<usize, MapError> {
-    let mut differing = 0;
-    for (key, value) in wanted {
-        let found = map.lookup(key, MapFlags::ANY).map_err(|error| write(name, error))?.map(Zeroizing::new);
-        if found.is_none_or(|found| found[..] != value[..]) {
-            differing += 1;
-            map.update(key, &value[..], MapFlags::ANY).map_err(|error| write(name, error))?;
-        }
-    }
+) -> (usize, Result<(), MapError>) {
+    let (mut differing, mut refused) = (0, Ok(()));
     // Collected first: deleting while walking a hash map starts the walk over.
     let stale: Vec<_> = map.keys().filter(|key| !wanted.contains_key(key)).collect();
-    stale.iter().try_for_each(|key| delete(map, name, key))?;
-    Ok(differing + stale.len())
+    for key in &stale {
+        differing += 1;
+        refused = refused.and(delete(map, name, key));
+    }
+    for (key, value) in wanted {
+        let found = map.lookup(key, MapFlags::ANY).ok().flatten().map(Zeroizing::new);
+        if found.is_none_or(|found| found[..] != value[..]) {
+            match map.update(key, &value[..], MapFlags::ANY) {
+                Ok(()) => differing += 1,
+                Err(error) => refused = refused.and(Err(write(name, error))),
+            }
+        }
+    }
+    (differing, refused)
 }
 
 /// Removes an entry; one that is not there is removed already.
@@ -298,9 +306,9 @@ impl Pins {
         Self { dir, maps }
     }
 
-    /// Pins again what is not pinned any more, or hides behind another map; returns how many.
-    fn repair(&mut self) -> Result<usize, MapError> {
-        let mut repaired = 0;
+    /// Pins again what is not pinned any more, or hides behind another map; returns how many, and the first that cannot be.
+    fn repair(&mut self) -> (usize, Result<(), MapError>) {
+        let (mut repaired, mut refused) = (0, Ok(()));
         for (name, map, id_of_map) in &mut self.maps {
             let path = self.dir.join(&*name);
             let pinned = path.exists().then(|| MapHandle::from_pinned_path(&path).ok()).flatten();
@@ -312,10 +320,12 @@ impl Pins {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => map.pin(&path).map_err(to_io),
             });
-            made.map_err(|error| MapError::Pin { path, error })?;
-            repaired += 1;
+            match made {
+                Ok(()) => repaired += 1,
+                Err(error) => refused = refused.and(Err(MapError::Pin { path, error })),
+            }
         }
-        Ok(repaired)
+        (repaired, refused)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod site;
 
+use gemcast_control::maps::Maps;
 use gemcast_proto::id::{Group, KeyId};
 use gemcast_xdp::counters::{CounterBlock, Counters};
 use gemcast_xdp::layout::{GtagKey, SipKey};
@@ -13,6 +14,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use site::{Daemon, PATIENCE, Peer, Site};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -225,5 +227,25 @@ fn a_stuck_worker_is_a_problem_and_control_leaves_signs_of_life() {
         eventually(stalled);
         page.worker_heartbeat_ms[2].store(u64::MAX, Ordering::Relaxed);
         eventually(|| !stalled());
+    });
+}
+
+#[test]
+fn r5_a_map_without_room_keeps_no_other_from_being_repaired() {
+    with_maps(|site, _, peer, cache| {
+        peer.hang_up();
+        let mut maps = Maps::open(&site.path("run/default")).unwrap();
+        let transits = (1..=65).map(|id| (KeyId(id), 1)).collect();
+        let bans = [KeyId(7)].into();
+        fs::remove_file(cache.dir.join(name::BANS)).unwrap();
+        let SekRole::Seal { counter_block, .. } = cache.sealing().role else { panic!("seals") };
+        let none = [0; size_of::<CounterBlock>()];
+        cache.map(name::COUNTERS).update(&counter_block.to_ne_bytes(), &none, MapFlags::ANY).unwrap();
+        let (repairs, written) = maps.repair(&BTreeMap::new(), &transits, &bans, true);
+        let refused = written.unwrap_err().to_string();
+        assert!(refused.contains(name::TRANSIT), "{refused}");
+        assert_eq!(cache.map(name::TRANSIT).keys().count(), 64, "as many as there is room for");
+        assert_eq!((repairs.transits, repairs.bans, repairs.pins, repairs.keys.uncounted), (64, 1, 1, 1));
+        assert!(cache.dir.join(name::BANS).exists());
     });
 }

@@ -112,14 +112,12 @@ impl Daemon {
     pub(super) fn repair_maps(&mut self) {
         let transits = if self.config.node.transit { &self.transits } else { &NO_TRANSITS };
         let Some(maps) = &mut self.maps else { return };
-        let repaired = maps.repair(&self.gtags, transits, &self.bans.key_ids(), self.link.is_up());
+        let (mut repairs, written) = maps.repair(&self.gtags, transits, &self.bans.key_ids(), self.link.is_up());
         maps.keys.publish();
-        let repairs = match repaired {
-            Ok(repairs) => repairs,
-            Err(error) => return self.check_written(Err(error)),
-        };
-        self.end_trouble("maps");
-        let mut repairs = repairs;
+        match written {
+            Ok(()) => self.end_trouble("maps"),
+            refused => self.check_written(refused),
+        }
         match std::mem::take(&mut repairs.keys.unfit) {
             0 => self.end_trouble("keys_unfit"),
             unfit => {
@@ -155,9 +153,12 @@ impl Daemon {
     pub(super) fn restore_maps(&mut self) {
         let transits = if self.config.node.transit { &self.transits } else { &NO_TRANSITS };
         let Some(maps) = &mut self.maps else { return };
-        let restored = maps.repair(&self.gtags, transits, &self.bans.key_ids(), false).map(drop);
+        let (repairs, written) = maps.repair(&self.gtags, transits, &self.bans.key_ids(), false);
         maps.keys.publish();
-        self.check_written(restored);
+        self.check_written(written);
+        if repairs.keys.uncounted > 0 {
+            self.replace_own_keys();
+        }
     }
 
     /// Counters are lost: every own key ends here, new ones take over at once.

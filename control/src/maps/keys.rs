@@ -253,7 +253,7 @@ impl KeyTable {
     }
 
     /// Compares every key with the map, and puts right what is not as it was written.
-    pub fn repair(&mut self) -> Result<KeyRepairs, MapError> {
+    pub fn repair(&mut self) -> KeyRepairs {
         let mut repairs = KeyRepairs { unfit: self.place_waiting(), ..KeyRepairs::default() };
         for sek in self.wanted.values() {
             if !self.seks.holds(sek) {
@@ -278,7 +278,7 @@ impl KeyTable {
             let seen = self.seen.insert(sek.key_id, lanes).unwrap_or_default();
             repairs.uncounted += usize::from(lanes.iter().zip(seen).any(|(now, before)| *now < before));
         }
-        Ok(repairs)
+        repairs
     }
 
     /// Declares the counters to be without history: another incarnation of the maps, with no key that seals.
@@ -406,12 +406,12 @@ mod tests {
         assert!(matches!(table.install(&key(2, true), &gtags()), Err(MapError::CountersFull(1))));
         table.activate(&group, KeyId(2)).unwrap();
         let seals = |table: &KeyTable| table.seks.find_seal(&group).map(|(_, _, sek)| sek.key_id);
-        assert_eq!((table.repair().unwrap().unfit, seals(&table)), (1, Some(KeyId(1))), "told, and nothing is lost");
+        assert_eq!((table.repair().unfit, seals(&table)), (1, Some(KeyId(1))), "told, and nothing is lost");
         table.remove(KeyId(1));
-        assert_eq!((table.repair().unwrap().unfit, seals(&table)), (0, Some(KeyId(2))));
+        assert_eq!((table.repair().unfit, seals(&table)), (0, Some(KeyId(2))));
         assert!(matches!(table.install(&key(3, true), &gtags()), Err(MapError::CountersFull(1))));
         table.remove(KeyId(3));
-        assert_eq!(table.repair().unwrap().unfit, 0, "one that is not wanted any more does not wait");
+        assert_eq!(table.repair().unfit, 0, "one that is not wanted any more does not wait");
     }
 
     #[test]
@@ -468,7 +468,7 @@ mod tests {
         table.activate(&"239.1.1.1".parse().unwrap(), KeyId(1)).unwrap();
         table.install(&key(2, false), &gtags()).unwrap();
         table.install(&key(3, false), &gtags()).unwrap();
-        assert_eq!(table.repair().unwrap(), KeyRepairs::default());
+        assert_eq!(table.repair(), KeyRepairs::default());
         table.publish();
         table
     }
@@ -480,14 +480,14 @@ mod tests {
         let block = table.block_of(KeyId(1)).unwrap();
         table.counters.reserve(block, KeyId(1), 0).unwrap();
         table.seks.clear();
-        assert_eq!(table.repair().unwrap(), KeyRepairs { written: 3, ..Default::default() });
+        assert_eq!(table.repair(), KeyRepairs { written: 3, ..Default::default() });
         table.publish();
         assert_eq!(table.sync.generation(), generation + 1);
         let group = "239.1.1.1".parse().unwrap();
         let (_, _, sek) = table.seks.find_seal(&group).expect("it seals again");
         assert!(matches!(sek.role, SekRole::Seal { counter_block, active: true } if counter_block == block));
         assert!(table.seks.find_open(KeyId(2)).is_some() && table.seks.find_open(KeyId(3)).is_some());
-        assert_eq!(table.repair().unwrap(), KeyRepairs::default(), "once is enough");
+        assert_eq!(table.repair(), KeyRepairs::default(), "once is enough");
     }
 
     #[test]
@@ -500,7 +500,7 @@ mod tests {
         foreign.key_id = KeyId(99);
         foreign.role = SekRole::Seal { counter_block: 0, active: true };
         table.seks.insert(&foreign).unwrap();
-        assert_eq!(table.repair().unwrap(), KeyRepairs { written: 1, wiped: 1, ..KeyRepairs::default() });
+        assert_eq!(table.repair(), KeyRepairs { written: 1, wiped: 1, ..KeyRepairs::default() });
         assert_eq!(table.seks.find_open(KeyId(2)).unwrap().2.key, [2; 32]);
         assert_eq!(table.seks.iter().count(), 3);
     }
@@ -510,15 +510,15 @@ mod tests {
         let mut table = busy_table();
         let block = table.block_of(KeyId(1)).unwrap();
         table.counters.reserve(block, KeyId(1), 2).unwrap();
-        assert_eq!(table.repair().unwrap(), KeyRepairs::default());
+        assert_eq!(table.repair(), KeyRepairs::default());
         // The same key's counters from the start, as if the map had been put back to an older state.
         table.counters.release(block, KeyId(1));
         assert_eq!(table.counters.allocate(KeyId(1)), Some(block));
-        assert_eq!(table.repair().unwrap().uncounted, 1);
+        assert_eq!(table.repair().uncounted, 1);
         table.counters.release(block, KeyId(1));
-        assert_eq!(table.repair().unwrap().uncounted, 1);
+        assert_eq!(table.repair().uncounted, 1);
         table.forget_own(8);
-        assert_eq!((table.repair().unwrap(), table.incarnation()), (KeyRepairs::default(), 8));
+        assert_eq!((table.repair(), table.incarnation()), (KeyRepairs::default(), 8));
         assert!(table.seks.find_seal(&"239.1.1.1".parse().unwrap()).is_none());
         assert!(table.seks.find_open(KeyId(2)).is_some(), "keys that open need no counters");
         assert_eq!(table.counters.owners().count(), 0);
