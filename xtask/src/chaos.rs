@@ -34,6 +34,9 @@ pub(crate) fn run(Arguments { seconds, seed, json }: Arguments) -> Result<ExitCo
     } else {
         println!("{} faults in {} rounds; {} packets sent", report.faults, report.rounds, report.sent);
         println!("{} received, {} sealed on the wire", report.delivered, report.sealed);
+        if report.missed > 0 {
+            println!("{} frames on the wire were not looked at: the machine was too busy", report.missed);
+        }
         println!("slowest recovery: {} ms after the last fault", report.slowest_recovery_ms);
         report.violations.iter().for_each(|violation| println!("VIOLATED: {violation}"));
         println!("again: cargo xtask chaos --seed {seed} --seconds {seconds}");

@@ -100,6 +100,8 @@ pub struct ChaosReport {
     pub delivered: u64,
     /// Sealed packets the gateways sent.
     pub sealed: u64,
+    /// Frames they sent that the run could not look at, because the machine was too busy.
+    pub missed: u64,
     /// Longest recovery, in milliseconds.
     pub slowest_recovery_ms: u64,
     /// What did not hold that must.
@@ -156,7 +158,8 @@ impl Chaos {
         if !run.report.violations.is_empty() {
             run.lab.show_logs();
         }
-        run.report.sealed = run.capture.look(|heard| heard.sealed);
+        let heard = run.capture.stop()?;
+        (run.report.sealed, run.report.missed) = (heard.sealed, heard.missed);
         Ok(run.report)
     }
 }
