@@ -9,7 +9,9 @@ use crate::mode::Health;
 use crate::routes::{Destination, RouteTable, Standing};
 use gemcast_engine::Engine;
 use gemcast_engine::time::Instant as Mono;
-use gemcast_engine::view::{Culprit, Liveness, PeerState, PeerView, Reach, ReputationView, RouteView, SyncState};
+use gemcast_engine::view::{
+    Culprit, Election, Liveness, PeerState, PeerView, Reach, ReputationView, Role, RouteView, SyncState,
+};
 use gemcast_proto::api;
 use gemcast_proto::id::{Group, NodeId};
 use gemcast_proto::link::{FlowStats, InterfaceStats, ReasonCount};
@@ -278,6 +280,9 @@ impl Report<'_> {
             let view = views.get(&rule.group);
             let flow = flows.remove(&rule.group).unwrap_or_default();
             let next = view.and_then(|view| view.next_key);
+            let election = self.engine.election(&rule.group);
+            let role = election.map(|election| election.role.name().to_owned()).unwrap_or_default();
+            let (forwarder, forwarder_why) = election.map(|election| self.forwarder(&election)).unwrap_or_default();
             let (protection, suite) = match &rule.protection {
                 Protection::None => ("none", String::new()),
                 Protection::Sealed { suite, .. } => ("sealed", suite.name().to_owned()),
@@ -304,6 +309,9 @@ impl Report<'_> {
                 relayed: flow.relayed,
                 relayed_bytes: flow.relayed_bytes,
                 streams: streams.remove(&rule.group).unwrap_or_default(),
+                role,
+                forwarder,
+                forwarder_why,
             }
         };
         self.config.groups.iter().map(&mut report).collect()
@@ -323,6 +331,24 @@ impl Report<'_> {
             });
         }
         streams
+    }
+
+    /// Who forwards a group on the LAN, and why.
+    fn forwarder(&self, election: &Election) -> (String, String) {
+        let Election { role, candidates, priority, equals } = *election;
+        let node = match role {
+            Role::Listening if candidates == 0 => return (String::new(), "listens for other gateways first".into()),
+            Role::Listening => return (String::new(), "waits for the gateway before to stop".into()),
+            Role::Forwarder => self.engine.node_id(),
+            Role::Standby(node) => node,
+        };
+        let named = self.engine.nodes().into_iter().find(|known| known.id == node).map(|known| known.name);
+        let why = match (candidates, equals) {
+            (1, _) => "the only one ready on the LAN".into(),
+            (_, 1) => format!("the highest priority, {priority}, of {candidates} gateways"),
+            _ => format!("its share among {equals} gateways of priority {priority}"),
+        };
+        (named.unwrap_or_else(|| node.to_string()), why)
     }
 
     /// `gemctl key list`.

@@ -97,6 +97,19 @@ impl Topology {
         }
     }
 
+    /// Gateways a and b, each on the same LAN and the same untrusted segment, gateway c on the other side with a LAN of
+    /// its own, and an observer on the untrusted segment.
+    pub fn redundant() -> Self {
+        Self {
+            name: "redundant",
+            segments: vec![
+                Segment { name: "studio", role: Role::Trusted, hosts: vec!["a", "b", "host-ab"] },
+                Segment { name: "lan-c", role: Role::Trusted, hosts: vec!["c", "host-c"] },
+                Segment { name: "wan", role: Role::Untrusted, hosts: vec!["a", "b", "c", OBSERVER] },
+            ],
+        }
+    }
+
     /// The topology of that name.
     pub fn named(name: &str) -> Result<Self> {
         match name {
@@ -104,6 +117,7 @@ impl Topology {
             "trio" => Ok(Self::trio()),
             "line" => Ok(Self::line()),
             "dual" => Ok(Self::dual()),
+            "redundant" => Ok(Self::redundant()),
             _ => Err(Error::NoTopology(name.into())),
         }
     }
@@ -181,7 +195,8 @@ mod tests {
 
     #[test]
     fn addresses_are_unique_and_names_fit_the_kernel() {
-        for topology in [Topology::pair(), Topology::trio(), Topology::line(), Topology::dual()] {
+        for topology in [Topology::pair(), Topology::trio(), Topology::line(), Topology::redundant(), Topology::dual()]
+        {
             let mut seen = std::collections::HashSet::new();
             for host in topology.hosts() {
                 for place in topology.attachments(host) {

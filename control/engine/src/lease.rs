@@ -17,7 +17,7 @@ use crate::neighbour::Neighbour;
 use crate::output::{Event, Output};
 use crate::time::{Instant, Now};
 use crate::timer::Timer;
-use crate::view::Role;
+use crate::view::{Election, Role};
 use crate::{Engine, SIGNING_RETRY};
 use core::time::Duration;
 use gemcast_proto::id::{Group, NodeId};
@@ -183,7 +183,7 @@ impl Engine {
             let peer = self.leases.peers.get_mut(&node).expect("found just now");
             let reached = peer.ready && peer.counts_from.is_some_and(|from| from <= now.mono);
             let counts = peer.heard_until.is_some_and(|until| until > now.mono);
-            if counts || (heard.conflict && !reached) {
+            if !reached && (counts || heard.conflict) {
                 peer.heard_until = Some(now.mono + HEARD);
             }
             if heard.conflict {
@@ -255,6 +255,10 @@ impl Engine {
             next = crate::earliest(next, later.into_iter().flatten().filter(|&at| at > now).min());
             // Who delivers is ready, even if we were not told.
             let counts = peer.ready && peer.counts_from.is_some_and(|from| from <= now);
+            if counts {
+                // Babel tells sooner when it dies.
+                peer.heard_until = None;
+            }
             if counts || peer.heard_until.is_some() {
                 others.push(Candidate { node, priority: peer.priority });
             }
@@ -365,14 +369,21 @@ impl Engine {
         }
     }
 
-    /// What this gateway is to a group on its LAN; `None` where it shares the LAN with nobody, by configuration.
-    pub fn role(&self, group: &Group) -> Option<Role> {
+    /// Who forwards a group on this gateway's LAN, and why; `None` where it shares the LAN with nobody, by configuration.
+    pub fn election(&self, group: &Group) -> Option<Election> {
         self.leases.segment.as_ref()?;
-        Some(match self.leases.roles.winners.get(group) {
+        let candidates = self.leases.candidates.as_deref().unwrap_or_default();
+        let priority = candidates.iter().map(|candidate| candidate.priority).max().unwrap_or(0);
+        let equals = candidates.iter().filter(|candidate| candidate.priority == priority).count();
+        Some(Election { role: self.role(group), candidates: candidates.len(), priority, equals })
+    }
+
+    fn role(&self, group: &Group) -> Role {
+        match self.leases.roles.winners.get(group) {
             None => Role::Listening,
             Some(_) if self.leases.roles.forwards(group) => Role::Forwarder,
             Some(winner) if *winner == self.id => Role::Listening,
             Some(winner) => Role::Standby(*winner),
-        })
+        }
     }
 }

@@ -396,6 +396,19 @@ pub struct Counters {
     pub refused_revoked: u64,
 }
 
+/// Who forwards a group on a shared LAN, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Election {
+    /// What this gateway is to the group.
+    pub role: Role,
+    /// Gateways that were ready when it was decided, this one included.
+    pub candidates: usize,
+    /// The highest priority among them.
+    pub priority: u8,
+    /// Those of this priority: they share the groups.
+    pub equals: usize,
+}
+
 /// What a gateway is to a group on a LAN that it shares with others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {

@@ -88,7 +88,17 @@ pub fn groups(groups: &api::Groups) -> String {
             group.opened.to_string(),
         ]);
     }
-    table.text()
+    table.text() + &forwarders(groups)
+}
+
+/// Who forwards each group of a LAN that gateways share.
+fn forwarders(groups: &api::Groups) -> String {
+    let mut table = Table::new(["Group", "Role", "Forwarder", "Why"]);
+    for group in groups.groups.iter().filter(|group| !group.role.is_empty()) {
+        let forwarder = or_dash(&group.forwarder, "-");
+        table.row([group.group.clone(), group.role.clone(), forwarder, group.forwarder_why.clone()]);
+    }
+    if table.rows.len() > 1 { format!("\n{}", table.text()) } else { String::new() }
 }
 
 /// `gemctl key list`.

@@ -88,7 +88,11 @@ fn f36_each_group_has_one_forwarder_and_all_have_work() {
     assert_eq!(rig.hosts[0].maps.gateways, [mac(1), mac(2)].into());
     assert_eq!(rig.hosts[3].maps.standing_by, None, "on no shared LAN");
     for group in groups() {
-        let roles: Vec<_> = (0..3).filter_map(|host| rig.hosts[host].engine.role(&group)).collect();
+        let elections = (0..3).map(|host| rig.hosts[host].engine.election(&group).unwrap());
+        let roles: Vec<_> = elections
+            .inspect(|seen| assert_eq!((seen.candidates, seen.priority, seen.equals), (3, 100, 3)))
+            .map(|seen| seen.role)
+            .collect();
         assert_eq!(roles.iter().filter(|role| **role == Role::Forwarder).count(), 1);
         assert_eq!(roles.iter().filter(|role| matches!(role, Role::Standby(_))).count(), 2);
     }
