@@ -180,10 +180,11 @@ impl Engine {
             let Some((&node, _)) = self.leases.peers.iter().find(|(_, peer)| peer.macs.contains(&heard.mac)) else {
                 continue;
             };
+            let may_forward = self.may_forward(node);
             let peer = self.leases.peers.get_mut(&node).expect("found just now");
             let reached = peer.ready && peer.counts_from.is_some_and(|from| from <= now.mono);
             let counts = peer.heard_until.is_some_and(|until| until > now.mono);
-            if !reached && (counts || heard.conflict) {
+            if may_forward && !reached && (counts || heard.conflict) {
                 peer.heard_until = Some(now.mono + HEARD);
             }
             if heard.conflict {
@@ -237,10 +238,14 @@ impl Engine {
         }
     }
 
+    /// Whether a node can be elected: what it seals is opened somewhere.
+    fn may_forward(&self, node: NodeId) -> bool {
+        self.rights(node) != Rights::NONE && !self.is_banned(node)
+    }
+
     /// Other gateways that can forward, in the order of their ids; and whether there may be more.
     fn others(&mut self, now: Instant) -> (Vec<Candidate>, bool) {
-        let may_forward = |node| self.rights(node) != Rights::NONE;
-        let reached = |node| self.interface_towards(node).is_some() && may_forward(node);
+        let reached = |node| self.interface_towards(node).is_some() && self.may_forward(node);
         let reached: BTreeSet<_> = self.leases.peers.keys().copied().filter(|&node| reached(node)).collect();
         let (mut others, mut expected, mut next) = (Vec::new(), false, None);
         for (&node, peer) in &mut self.leases.peers {
@@ -300,7 +305,7 @@ impl Engine {
 
     /// Whether we stand for election. Gateways that start together hear that the others are ready before one forwards.
     fn stands(&mut self, now: Instant, alone: bool) -> bool {
-        let Some(ready_since) = self.leases.ready_since.filter(|_| self.rights(self.id) != Rights::NONE) else {
+        let Some(ready_since) = self.leases.ready_since.filter(|_| self.may_forward(self.id)) else {
             return false;
         };
         let from = if alone && !self.leases.peers.is_empty() { ready_since + HANDOVER } else { ready_since };
