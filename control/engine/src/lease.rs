@@ -376,19 +376,21 @@ impl Engine {
 
     /// Who forwards a group on this gateway's LAN, and why; `None` where it shares the LAN with nobody, by configuration.
     pub fn election(&self, group: &Group) -> Option<Election> {
-        self.leases.segment.as_ref()?;
+        let role = self.role(group)?;
         let candidates = self.leases.candidates.as_deref().unwrap_or_default();
         let priority = candidates.iter().map(|candidate| candidate.priority).max().unwrap_or(0);
         let equals = candidates.iter().filter(|candidate| candidate.priority == priority).count();
-        Some(Election { role: self.role(group), candidates: candidates.len(), priority, equals })
+        Some(Election { role, candidates: candidates.len(), priority, equals })
     }
 
-    fn role(&self, group: &Group) -> Role {
-        match self.leases.roles.winners.get(group) {
+    /// What this gateway is to a group on its LAN, if it shares that.
+    pub(crate) fn role(&self, group: &Group) -> Option<Role> {
+        self.leases.segment.as_ref()?;
+        Some(match self.leases.roles.winners.get(group) {
             None => Role::Listening,
             Some(_) if self.leases.roles.forwards(group) => Role::Forwarder,
             Some(winner) if *winner == self.id => Role::Listening,
             Some(winner) => Role::Standby(*winner),
-        }
+        })
     }
 }
