@@ -2,7 +2,7 @@
 
 use gemcast_control::config::{Config, Protection, Role};
 use gemcast_control::keyfile;
-use gemcast_engine::config::Link;
+use gemcast_engine::config::{Detection, Link};
 use gemcast_proto::id::{Epoch, Suite};
 use std::fs::{self, Permissions};
 use std::net::IpAddr;
@@ -108,6 +108,9 @@ fn a_full_file_is_taken_as_written() {
         protection = "none"
         [resilience]
         hello_interval = "100ms"
+        dead_threshold = 5
+        removal_grace = "10s"
+        flap_damping = false
         update_interval = "1m"
         [keys]
         sek_lifetime = "24h"
@@ -126,6 +129,8 @@ fn a_full_file_is_taken_as_written() {
     assert_eq!(gaks.iter().map(|(epoch, _)| epoch.0).collect::<Vec<_>>(), [1, 2], "ascending, the last one sends");
     assert!(!group.send && matches!(config.groups[1].protection, Protection::None));
     assert_eq!((config.hello_interval, config.update_interval), (Duration::from_millis(100), Duration::from_secs(60)));
+    let detection = Detection { dead_threshold: 5, removal_grace: Duration::from_secs(10), flap_damping: false };
+    assert_eq!(config.detection, detection);
     assert_eq!(config.overlap, Duration::ZERO);
 
     let engine = config.engine();
@@ -294,6 +299,14 @@ fn every_mistake_is_answered_with_its_place_and_its_fix() {
         (
             format!("{HEAD}{INTERFACES}[resilience]\nhello_interval = \"1ms\"\n"),
             ":13:18: hello_interval of 1ms; expected 10ms to 655.35s",
+        ),
+        (
+            format!("{HEAD}{INTERFACES}[resilience]\ndead_threshold = 1\n"),
+            ":13:18: dead_threshold of 1; expected 2 to 15 missed Hellos",
+        ),
+        (
+            format!("{HEAD}{INTERFACES}[resilience]\nremoval_grace = \"2h\"\n"),
+            ":13:17: removal_grace of 7200s; expected 0ns to 3600s",
         ),
         (format!("{HEAD}{INTERFACES}[keys]\nsek_lifetime = \"99999999999999999999h\"\n"), "is no duration"),
         (

@@ -36,7 +36,7 @@ const BABEL_INTERVAL: Range<Duration> = Duration::from_millis(10)..Duration::fro
 /// Hellos in a row whose loss makes a neighbour dead: one is lost now and then, and histories have 16 bits.
 const DEAD_THRESHOLD: RangeInclusive<u8> = 2..=15;
 /// What is kept of a dead neighbour takes memory.
-const REMOVAL_GRACE: Range<Duration> = Duration::ZERO..Duration::from_secs(3600 + 1);
+const REMOVAL_GRACE: Range<Duration> = Duration::ZERO..Duration::from_millis(3_600_001);
 /// A ban ends: it hits the key's rightful owner, too.
 const BAN_TIME: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(86_400 + 1);
 /// Longest life of a key: a sane bound on how long a stolen one is of use.
