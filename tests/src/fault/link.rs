@@ -109,7 +109,8 @@ pub enum Effect {
 
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |share: f64| share * 100.0;
+        // To a tenth, which rounds away what floating point adds.
+        let percent = |share: f64| (share * 1000.0).round() / 10.0;
         match *self {
             Self::Loss(1.0) => write!(f, "cut"),
             Self::Loss(share) => write!(f, "lose {} %", percent(share)),
