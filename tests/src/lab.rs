@@ -356,11 +356,15 @@ impl Lab {
         })
     }
 
-    /// Waits until the condition holds; answers after how long it did. `what` says what was awaited when it does not.
+    /// Waits until the condition holds; answers after how long it did. `what` says what was awaited when it does not, and
+    /// is printed with the time it took where `GEMCAST_TIMES` is set.
     pub fn eventually(&self, within: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Result<Duration> {
         let start = Instant::now();
         loop {
             if condition() {
+                if env::var_os("GEMCAST_TIMES").is_some() {
+                    eprintln!("{:>8} ms  {what}", start.elapsed().as_millis());
+                }
                 return Ok(start.elapsed());
             }
             if start.elapsed() > within {
