@@ -63,6 +63,8 @@ pub struct Config {
     pub update_interval: Duration,
     /// When a neighbour counts as dead, and what becomes of it.
     pub detection: engine::Detection,
+    /// Bans of nodes that are shared.
+    pub policy: engine::Policy,
     /// Life of a source encryption key.
     pub sek_lifetime: Duration,
     /// Time between a key's announcement and its first use.
@@ -266,6 +268,7 @@ impl Config {
             hello_interval: self.hello_interval,
             update_interval: self.update_interval,
             detection: self.detection,
+            policy: self.policy,
             sek_lifetime: self.sek_lifetime,
             announce_lead: self.announce_lead,
             overlap: self.overlap,

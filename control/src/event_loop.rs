@@ -580,6 +580,7 @@ impl Daemon {
                 | Event::ObjectsMissing { .. }
                 | Event::IdentityConflict { .. }
                 | Event::Suspected { .. }
+                | Event::Voted { .. }
         );
         if provoked {
             let throttle = self.alarms.entry(std::mem::discriminant(event)).or_default();

@@ -246,6 +246,20 @@ impl Entry {
                 };
                 Self::new(Error, "peer_banned", text).about(who, interfaces).with("by_operator", by_operator)
             }
+            Event::Voted { voter, culprit, withdrawn, votes, members } => {
+                let what = if *withdrawn { "a vote to ban a node was taken back" } else { "a vote to ban a node" };
+                Self::new(Warning, "ban_vote", format!("{what}: {votes} of {members} members are for it"))
+                    .with("voter", voter)
+                    .with("node", culprit)
+                    .with("withdrawn", withdrawn)
+            }
+            Event::Condemned { node, banned: true } => {
+                let text = "more than half of the members voted to ban a node: its keys count for nothing";
+                Self::new(Error, "node_condemned", text).with("node", node)
+            }
+            Event::Condemned { node, banned: false } => {
+                Self::new(Info, "node_acquitted", "the members' ban of a node is over").with("node", node)
+            }
             Event::Unbanned { who, by_operator } => {
                 let why = if *by_operator { "an operator ended it" } else { "its time is over; on probation" };
                 Self::new(Info, "peer_unbanned", format!("ban of a {} ended: {why}", kind_of(who)))

@@ -8,7 +8,7 @@
 use gemcast_proto::api::Problem;
 
 /// Codes of the problems that halt a gateway.
-const HALTING: [&str; 2] = ["node_revoked", "identity_conflict"];
+const HALTING: [&str; 3] = ["node_revoked", "node_condemned", "identity_conflict"];
 
 /// How the gateway is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -1,6 +1,7 @@
 //! What operators are told: the state of every part, as API messages.
 
 use crate::bans::{Bans, Cause};
+use crate::clock;
 use crate::config::{Config, GroupRule, Protection};
 use crate::interfaces::{Configured, Interfaces, State};
 use crate::legs::Legs;
@@ -176,7 +177,13 @@ impl Report<'_> {
             let fix = "give each gateway a node key of its own: gemctl key generate node";
             problems.push(problem("identity_conflict", self.engine.node_id(), text, fix));
         }
-        let banned = self.engine.reputations(self.mono).into_iter().filter(|view| view.ban.is_some());
+        if self.engine.is_condemned() {
+            let text = "banned by the votes of more than half of the members: they ignore its keys";
+            let fix = "find out why (`gemctl peer reputation` on the others), and have them unban it";
+            problems.push(problem("node_condemned", self.engine.node_id(), text, fix));
+        }
+        let reputations = self.engine.reputations(clock::now()).into_iter();
+        let banned = reputations.filter(|view| view.ban.is_some() || view.condemned);
         for peer in banned.map(|view| self.reputation(view)).take(BANS_SHOWN) {
             let left = peer.ban_left_ms.map_or("until it is unbanned".into(), |ms| format!("for {} s more", ms / 1000));
             let what = if peer.kind == "node" { "its keys count for nothing" } else { "it is not listened to" };
@@ -538,14 +545,22 @@ impl Report<'_> {
     }
 
     /// `gemctl peer reputation`.
-    pub fn reputations(&self) -> Vec<api::Reputation> {
-        self.engine.reputations(self.mono).into_iter().map(|view| self.reputation(view)).collect()
+    pub fn reputations(&self) -> api::Reputations {
+        let reputations = self.engine.reputations(clock::now());
+        let quorum = self.engine.quorum();
+        api::Reputations {
+            peers: reputations.into_iter().map(|view| self.reputation(view)).collect(),
+            members: quorum.members,
+            members_reached: quorum.reached,
+            quorum: quorum.is_there(),
+        }
     }
 
     fn reputation(&self, view: ReputationView) -> api::Reputation {
         let faults = view.faults;
         let (state, banned_by) = match view.ban {
             Some(ban) => ("banned", if ban.by_operator { "operator" } else { "faults" }),
+            None if view.condemned => ("banned", "votes"),
             None if view.suspected => ("suspected", ""),
             None => ("trusted", ""),
         };
@@ -572,6 +587,7 @@ impl Report<'_> {
             equivocations: faults.equivocations,
             unproven: faults.unproven,
             ignored: faults.ignored,
+            votes: view.votes,
         }
     }
 

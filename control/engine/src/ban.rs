@@ -9,11 +9,11 @@ use crate::Engine;
 use crate::input::Ifindex;
 use crate::object::Refusal;
 use crate::output::{BanCause, Event, Output};
-use crate::reputation::{Ban, Change, Fault, Reputation, Reputations};
+use crate::reputation::{Change, Fault, Reputation, Reputations};
 use crate::sync::NeighbourKey;
 use crate::time::{Instant, Now};
 use crate::timer::Timer;
-use crate::view::{Culprit, ReputationView};
+use crate::view::{Culprit, Quorum, ReputationView};
 use core::net::Ipv6Addr;
 use core::time::Duration;
 use gemcast_proto::id::{KeyId, NodeId};
@@ -28,6 +28,10 @@ const MAX_KEYS: usize = 4096;
 pub(crate) struct Bans {
     pub(crate) neighbours: Reputations<NeighbourKey>,
     pub(crate) nodes: Reputations<NodeId>,
+    /// Of the nodes banned here, those that are to be banned everywhere.
+    pub(crate) voted: BTreeSet<NodeId>,
+    /// Nodes that the members voted against; we may be among them.
+    pub(crate) condemned: BTreeSet<NodeId>,
     /// Nodes whose bans are carried out.
     pub(crate) in_force: BTreeSet<NodeId>,
     /// Their keys.
@@ -43,6 +47,15 @@ pub enum BanError {
     /// Nothing to end.
     #[error("not banned; `gemctl peer reputation` shows who is")]
     NotBanned,
+    /// The members' ban.
+    #[error("banned by the votes of more than half of the members; it ends when enough of them take theirs back")]
+    Condemned,
+    /// Not enough members are reached.
+    #[error(
+        "no quorum: {} of {} members are reached, more than half have to be; ban it here only (without --vote), or wait \
+         until the network is whole", .0.reached, .0.members
+    )]
+    NoQuorum(Quorum),
     /// No room.
     #[error("too many are banned already; end a ban with `gemctl peer unban`")]
     TooMany,
@@ -74,7 +87,7 @@ impl Engine {
             (Refusal::Signature, Ok(header)) => {
                 self.blame(now, key, Fault::Forged);
                 let node = header.name.origin;
-                if self.objects.knows(node) {
+                if self.objects.node(node).is_some() {
                     self.bans.nodes.fault(now.mono, node, Fault::Unproven);
                 }
             }
@@ -99,6 +112,7 @@ impl Engine {
         let change = self.bans.nodes.contradicts(now.mono, node, header.name, header.version);
         self.tell_change(now, Culprit::Node(node), change);
         if change.is_some() {
+            self.tend_votes(now);
             self.review_bans(now);
         }
     }
@@ -121,6 +135,7 @@ impl Engine {
             return Err(BanError::TooMany);
         }
         self.event(Event::Banned { who, by_operator: true, lasts });
+        self.tend_votes(now);
         if let Culprit::Neighbour(ifindex, address) = who {
             self.neighbour_gone(now, (ifindex, address));
         }
@@ -135,9 +150,11 @@ impl Engine {
             Culprit::Node(node) => self.bans.nodes.forgive(&node),
         };
         if !ended {
-            return Err(BanError::NotBanned);
+            let condemned = matches!(who, Culprit::Node(node) if self.bans.condemned.contains(&node));
+            return Err(if condemned { BanError::Condemned } else { BanError::NotBanned });
         }
         self.event(Event::Unbanned { who, by_operator: true });
+        self.tend_votes(now);
         self.review_bans(now);
         Ok(())
     }
@@ -150,12 +167,20 @@ impl Engine {
         for node in self.bans.nodes.age(now.mono) {
             self.event(Event::Unbanned { who: Culprit::Node(node), by_operator: false });
         }
+        self.tend_votes(now);
         self.review_bans(now);
     }
 
     /// Carries out the bans of nodes that are new, and takes back those that are over.
     pub(crate) fn review_bans(&mut self, now: Now) {
-        let wanted: BTreeSet<_> = self.bans.nodes.banned().map(|(node, _)| node).collect();
+        let condemned = self.condemned(now.wall);
+        let before = core::mem::replace(&mut self.bans.condemned, condemned.clone());
+        for &node in condemned.symmetric_difference(&before) {
+            self.event(Event::Condemned { node, banned: condemned.contains(&node) });
+        }
+        let local = self.bans.nodes.banned().map(|(node, _)| node);
+        // What is ours goes on: whether the others listen to it is for them to say.
+        let wanted: BTreeSet<_> = local.chain(condemned).filter(|node| *node != self.id).collect();
         let before = core::mem::replace(&mut self.bans.in_force, wanted.clone());
         let new: BTreeSet<_> = wanted.difference(&before).copied().collect();
         if !new.is_empty() {
@@ -221,8 +246,14 @@ impl Engine {
         }
     }
 
+    /// Whether more than half of the members voted to ban this gateway.
+    pub fn is_condemned(&self) -> bool {
+        self.bans.condemned.contains(&self.id)
+    }
+
     /// Neighbours and nodes, and how far each is trusted.
-    pub fn reputations(&self, now: Instant) -> Vec<ReputationView> {
+    pub fn reputations(&self, now: Now) -> Vec<ReputationView> {
+        let (now, votes) = (now.mono, self.votes(now.wall));
         let view = |who: Culprit, name: String, reputation: Option<&Reputation>| {
             let clean = Reputation::default();
             let reputation = reputation.unwrap_or(&clean);
@@ -233,6 +264,8 @@ impl Engine {
                 suspected: reputation.is_suspected(),
                 ban: reputation.ban(),
                 bans: reputation.bans(),
+                votes: 0,
+                condemned: false,
                 faults: reputation.faults(),
             }
         };
@@ -243,18 +276,16 @@ impl Engine {
             view(Culprit::Neighbour(key.0, key.1), name.unwrap_or_default(), self.bans.neighbours.get(&key))
         });
         let names: BTreeMap<_, _> = self.nodes().into_iter().map(|node| (node.id, node.name)).collect();
-        let noted = self.bans.nodes.iter().map(|(node, _)| *node);
+        let noted = self.bans.nodes.iter().map(|(node, _)| *node).chain(votes.keys().copied());
         let nodes: BTreeSet<NodeId> = names.keys().copied().chain(noted).filter(|node| *node != self.id).collect();
         let nodes = nodes.into_iter().map(|node| {
-            view(Culprit::Node(node), names.get(&node).cloned().unwrap_or_default(), self.bans.nodes.get(&node))
+            let name = names.get(&node).cloned().unwrap_or_default();
+            ReputationView {
+                votes: votes.get(&node).map_or(0, |voters| u32::try_from(voters.len()).unwrap_or(u32::MAX)),
+                condemned: self.bans.condemned.contains(&node),
+                ..view(Culprit::Node(node), name, self.bans.nodes.get(&node))
+            }
         });
         neighbours.chain(nodes).collect()
-    }
-
-    /// The bans in force.
-    pub fn bans(&self) -> Vec<(Culprit, Ban)> {
-        let neighbours =
-            self.bans.neighbours.banned().map(|((ifindex, address), ban)| (Culprit::Neighbour(ifindex, address), ban));
-        neighbours.chain(self.bans.nodes.banned().map(|(node, ban)| (Culprit::Node(node), ban))).collect()
     }
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub overlap: Duration,
     /// When a neighbour counts as dead, and what becomes of it.
     pub detection: Detection,
+    /// How far other nodes have a say in whom this one bans, and it in whom they do.
+    pub policy: Policy,
     /// The routing protocol; the default is what most domains want.
     pub babel: Babel,
 }
@@ -54,6 +56,16 @@ impl Default for Detection {
     fn default() -> Self {
         Self { dead_threshold: 3, removal_grace: Duration::from_secs(30), flap_damping: true }
     }
+}
+
+/// Bans of nodes that are shared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    /// Every ban of a node made here is a vote to have it banned everywhere; else only those that an operator says so of.
+    pub share_bans: bool,
+    /// A node that more than half of the members voted against is banned here. Without a roster, whoever holds the
+    /// bootstrap key can be as many members as it likes.
+    pub obey_votes: bool,
 }
 
 /// Whose keys are accepted.

@@ -14,6 +14,7 @@ use gemcast_proto::wire::gem::kmg::{
     FOREVER, PackagePayload, RevokePayload, Rights, RosterPayload, SharePayload, SuccessorPayload,
 };
 use gemcast_proto::wire::gem::lease::LeasePayload;
+use gemcast_proto::wire::gem::vote::VotePayload;
 use gemcast_proto::wire::gem::{self, NodePayload, Object, ObjectHeader, ObjectKind, ObjectName};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -200,7 +201,7 @@ pub fn check(now: UnixMillis, bodies: &[Vec<u8>]) -> Vec<Result<(), String>> {
     bodies.iter().map(|body| table.offer(now, body).map(drop).map_err(|refusal| refusal.to_string())).collect()
 }
 
-/// Whether the payload of an administrative object or a LEASE makes sense and its number is that of its slot.
+/// Whether the payload of an administrative object, a LEASE or a BAN-VOTE makes sense and its number is that of its slot.
 pub(crate) fn check_payload(object: &Object<'_>) -> Result<bool, gem::Error> {
     let (id, payload) = (object.header.name.id, object.payload);
     if object.header.tombstone {
@@ -226,6 +227,7 @@ pub(crate) fn check_payload(object: &Object<'_>) -> Result<bool, gem::Error> {
             0
         }
         ObjectKind::LEASE => LeasePayload::parse(payload)?.id(),
+        ObjectKind::BAN_VOTE => u64::from_be_bytes(VotePayload::parse(payload)?.culprit.0),
         _ => id,
     };
     Ok(slot == id)

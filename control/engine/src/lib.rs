@@ -7,7 +7,7 @@
 //! same times give the same outputs.
 #![forbid(unsafe_code)]
 
-mod ban;
+pub mod ban;
 pub mod config;
 pub mod derive;
 mod detector;
@@ -42,6 +42,7 @@ mod timer;
 mod timestamp;
 mod transmit;
 pub mod view;
+mod vote;
 
 use crate::ban::Bans;
 use crate::config::{Config, Protection};
@@ -303,6 +304,7 @@ impl Engine {
             }
             ObjectKind::NODE => {}
             ObjectKind::LEASE => self.learn_lease(now, &name),
+            ObjectKind::BAN_VOTE => self.learn_vote(now, header),
             _ => self.administer(now, &name),
         }
     }

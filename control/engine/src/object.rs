@@ -190,6 +190,17 @@ impl Objects {
         named.filter_map(|name| self.get(name))
     }
 
+    /// Everybody's votes.
+    pub(crate) fn votes(&self) -> impl Iterator<Item = &Stored> {
+        let named = self.governing.iter().filter(|name| name.kind == ObjectKind::BAN_VOTE);
+        named.filter_map(|name| self.get(name))
+    }
+
+    /// What a node said of itself.
+    pub(crate) fn node(&self, node: NodeId) -> Option<&NodeKeys> {
+        self.nodes.get(&node)
+    }
+
     /// The administrators that this gateway was told of.
     pub(crate) fn administrators(&self) -> impl Iterator<Item = NodeId> {
         self.administrators.iter().copied()
@@ -239,11 +250,6 @@ impl Objects {
         if let Some(origin) = self.per_origin.get_mut(&origin) {
             origin.changes.charge(now, CHANGES, 1);
         }
-    }
-
-    /// Whether the table knows a node's key, so that its objects can be verified.
-    pub(crate) fn knows(&self, node: NodeId) -> bool {
-        self.nodes.contains_key(&node)
     }
 
     /// Takes an object if it is valid, signed by its origin, and newer than what is known.
@@ -335,7 +341,7 @@ impl Objects {
     /// Whether an object means nothing here.
     fn is_idle(&self, header: &ObjectHeader) -> bool {
         match header.name.kind {
-            ObjectKind::SEK | ObjectKind::SUCCESSOR | ObjectKind::LEASE => false,
+            ObjectKind::SEK | ObjectKind::SUCCESSOR | ObjectKind::LEASE | ObjectKind::BAN_VOTE => false,
             ObjectKind::NODE if header.not_after != FOREVER => false,
             kind => {
                 !(kind.is_administrative() || kind == ObjectKind::NODE) || !self.is_administrator(header.name.origin)
@@ -412,7 +418,7 @@ impl Objects {
 }
 
 fn is_governing(kind: ObjectKind) -> bool {
-    kind.is_administrative() || kind == ObjectKind::SUCCESSOR
+    kind.is_administrative() || kind == ObjectKind::SUCCESSOR || kind == ObjectKind::BAN_VOTE
 }
 
 /// Whether an object may be valid for longer than its origin is likely to be gone: what an administrator signs offline

@@ -398,6 +398,26 @@ pub enum Event {
         /// For how long; `None`: until an operator ends it.
         lasts: Option<Duration>,
     },
+    /// A member voted to ban a node, or took that back.
+    Voted {
+        /// Who voted.
+        voter: NodeId,
+        /// Against whom.
+        culprit: NodeId,
+        /// Whether it was taken back.
+        withdrawn: bool,
+        /// Votes against it now.
+        votes: usize,
+        /// Of so many members.
+        members: usize,
+    },
+    /// More than half of the members voted to ban a node, perhaps ourselves; or not any more.
+    Condemned {
+        /// The node.
+        node: NodeId,
+        /// Whether it is banned from now on; else it is not any more.
+        banned: bool,
+    },
     /// A ban is over.
     Unbanned {
         /// Whose.

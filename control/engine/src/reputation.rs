@@ -66,7 +66,7 @@ impl Fault {
             Self::Forged => Duration::from_secs(10),
             Self::Excess => Duration::from_micros(200),
             Self::ExcessRequest => Duration::from_millis(20),
-            Self::Equivocation => Duration::from_secs(30),
+            Self::Equivocation => Duration::from_secs(45),
             Self::Unproven => Duration::ZERO,
         }
     }
@@ -369,12 +369,12 @@ mod tests {
     fn f14_a_contradiction_counts_once_however_often_it_is_shown() {
         let mut all = Reputations::default();
         let name = ObjectName { origin: NodeId([1; 8]), kind: ObjectKind::SEK, id: 7 };
+        assert_eq!(all.contradicts(START, 1, name, 5), Some(Change::Suspected));
         for _ in 0..1000 {
             assert_eq!(all.contradicts(START, 1, name, 5), None);
         }
-        assert_eq!(all.get(&1).unwrap().score(START), 70);
-        assert_eq!(all.contradicts(START, 1, name, 6), Some(Change::Suspected));
-        assert_eq!(all.contradicts(START, 1, name, 7), Some(Change::Banned(FIRST_BAN)));
+        assert_eq!(all.get(&1).unwrap().score(START), 55);
+        assert_eq!(all.contradicts(START, 1, name, 6), Some(Change::Banned(FIRST_BAN)));
     }
 
     #[test]

@@ -32,17 +32,22 @@ impl Engine {
         if self.objects.is_revoked(node) || self.is_banned(node) {
             return Rights::NONE;
         }
-        let mut of = node;
-        for _ in 0..=MAX_SUCCESSIONS {
-            if let Some(rights) = self.roster.listed.get(&of) {
-                return *rights;
-            }
-            match self.roster.predecessors.get(&of) {
-                Some(predecessor) => of = *predecessor,
-                None => break,
-            }
+        if let Some(listed) = self.listed_as(node) {
+            return self.roster.listed[&listed];
         }
         if self.config.membership == Membership::Open { Rights::ALL } else { Rights::NONE }
+    }
+
+    /// The node on the roster whose place this one has: itself, or one before it.
+    pub(crate) fn listed_as(&self, node: NodeId) -> Option<NodeId> {
+        let before = |node: &NodeId| self.roster.predecessors.get(node).copied();
+        let line = core::iter::successors(Some(node), before).take(MAX_SUCCESSIONS + 1);
+        line.into_iter().find(|node| self.roster.listed.contains_key(node))
+    }
+
+    /// Everyone on the roster.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = NodeId> {
+        self.roster.listed.keys().copied()
     }
 
     /// Which administrators count has changed, or is told for the first time.
@@ -75,6 +80,7 @@ impl Engine {
         }
         self.survey_packages(now);
         self.refresh_gaks(now, true);
+        self.review_bans(now);
         self.outputs.push_back(Output::Persist);
     }
 

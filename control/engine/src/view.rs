@@ -312,6 +312,22 @@ pub enum Culprit {
     Node(NodeId),
 }
 
+/// How many members there are to decide something for all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Quorum {
+    /// All of them: of the roster, or known.
+    pub members: u32,
+    /// Those that are reached, this gateway included if it is one.
+    pub reached: u32,
+}
+
+impl Quorum {
+    /// Whether more than half are reached.
+    pub fn is_there(self) -> bool {
+        self.reached > self.members / 2
+    }
+}
+
 /// How far a neighbour or a node is trusted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReputationView {
@@ -327,6 +343,10 @@ pub struct ReputationView {
     pub ban: Option<Ban>,
     /// Bans in a row for faults.
     pub bans: u32,
+    /// Members that voted to ban it.
+    pub votes: u32,
+    /// Whether that is more than half of them, and is obeyed here.
+    pub condemned: bool,
     /// What was counted.
     pub faults: Faults,
 }

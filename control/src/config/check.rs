@@ -7,7 +7,7 @@ use super::{
 };
 use crate::keyfile::{self, Identity, KeyFileError};
 use crate::routes;
-use gemcast_engine::config::{DelayMetric, Detection, Link, MacAlgorithm, Membership, PrefixRule};
+use gemcast_engine::config::{DelayMetric, Detection, Link, MacAlgorithm, Membership, Policy, PrefixRule};
 use gemcast_engine::secret::Secret;
 use gemcast_proto::id::{Epoch, Suite};
 use gemcast_xdp::layout::{MAX_INTERFACES, MAX_PORTS};
@@ -195,6 +195,10 @@ impl Checker<'_> {
             );
             self.refuse(&lifetime_at, message);
         }
+        let policy = Policy {
+            share_bans: file.policy.share_bans,
+            obey_votes: file.policy.obey_votes.unwrap_or(membership == Membership::Roster),
+        };
         let babel = self.babel(file.babel);
         Some(Config {
             node: node?,
@@ -208,6 +212,7 @@ impl Checker<'_> {
             hello_interval,
             update_interval,
             detection,
+            policy,
             ban_time,
             sek_lifetime,
             announce_lead,

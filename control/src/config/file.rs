@@ -29,6 +29,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) keys: Keys,
     #[serde(default)]
+    pub(super) policy: Policy,
+    #[serde(default)]
     pub(super) babel: Babel,
 }
 
@@ -147,6 +149,15 @@ pub(super) struct Keys {
     pub(super) sek_lifetime: Option<Spanned<Parsed<Span>>>,
     pub(super) announce_lead: Option<Spanned<Parsed<Span>>>,
     pub(super) overlap: Option<Spanned<Parsed<Span>>>,
+}
+
+/// `[policy]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policy {
+    #[serde(default)]
+    pub(super) share_bans: bool,
+    pub(super) obey_votes: Option<bool>,
 }
 
 /// `[babel]`

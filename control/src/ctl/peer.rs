@@ -17,6 +17,9 @@ pub enum Command {
         /// For so long (30s, 5m, 2h, 1d); left out: until it is unbanned, or gemcastd starts again
         #[arg(long = "for", value_name = "TIME", value_parser = duration)]
         lasts: Option<u64>,
+        /// Vote to have the node banned by every gateway: more than half of the members have to
+        #[arg(long)]
+        vote: bool,
     },
     /// End a ban, an automatic one, too: all is forgiven
     Unban {
@@ -34,7 +37,7 @@ fn duration(text: &str) -> Result<u64, String> {
 pub fn run(form: Form, socket: &Path, command: Command) -> Result<Exit, Failure> {
     let request = match command {
         Command::Reputation => request::Body::Reputations(Empty {}),
-        Command::Ban { peer, lasts } => request::Body::BanPeer(BanPeer { peer, seconds: lasts }),
+        Command::Ban { peer, lasts, vote } => request::Body::BanPeer(BanPeer { peer, seconds: lasts, vote }),
         Command::Unban { peer } => request::Body::UnbanPeer(UnbanPeer { peer }),
     };
     let response::Body::Reputations(reputations) = client::ask(socket, request)? else {
@@ -53,13 +56,16 @@ fn table(reputations: &Reputations) -> String {
             ("banned", None) => format!("banned ({})", one.banned_by),
             (state, _) => state.to_owned(),
         };
+        let state = if one.votes > 0 { format!("{state}, {} votes to ban it", one.votes) } else { state };
         let state = if one.ignored > 0 { format!("{state}, {} packets ignored", one.ignored) } else { state };
         let counts = [one.malformed, one.forged, one.excess, one.equivocations, one.unproven];
         let [malformed, forged, excess, equivocations, unproven] = counts.map(or_dash);
         let name = if one.name.is_empty() { "-".to_owned() } else { one.name.clone() };
         table.row([peer, name, one.score.to_string(), state, malformed, forged, excess, equivocations, unproven]);
     }
-    table.text()
+    let (members, reached) = (reputations.members, reputations.members_reached);
+    let quorum = if reputations.quorum { "quorum" } else { "no quorum: no votes are given or taken back" };
+    table.text() + &format!("{reached} of {members} members reached: {quorum}\n")
 }
 
 fn or_dash(count: u64) -> String {

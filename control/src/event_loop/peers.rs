@@ -4,21 +4,31 @@ use super::Daemon;
 use crate::api;
 use crate::clock;
 use gemcast_engine::view::Culprit;
-use gemcast_proto::api::{self as messages, BanPeer, error::Code, response};
+use gemcast_proto::api::{BanPeer, error::Code, response};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 impl Daemon {
     /// `gemctl peer reputation`.
     pub(super) fn reputations(&self) -> response::Body {
-        response::Body::Reputations(messages::Reputations { peers: self.report().reputations() })
+        response::Body::Reputations(self.report().reputations())
     }
 
     /// `gemctl peer ban PEER`.
     pub(super) fn ban_peer(&mut self, ban: &BanPeer) -> response::Body {
         let lasts = ban.seconds.map(Duration::from_secs);
         let banned = self.named(&ban.peer).and_then(|who| {
-            self.engine.ban(clock::now(), who, lasts).map_err(|error| format!("{}: {error}", ban.peer))
+            let banned = match who {
+                Culprit::Node(node) if ban.vote => self.engine.vote(clock::now(), node, lasts),
+                Culprit::Neighbour(..) if ban.vote => {
+                    return Err(format!(
+                        "{} is a neighbour; votes are about nodes: name one by its name or id",
+                        ban.peer
+                    ));
+                }
+                who => self.engine.ban(clock::now(), who, lasts),
+            };
+            banned.map_err(|error| format!("{}: {error}", ban.peer))
         });
         self.settled(banned)
     }
@@ -41,7 +51,7 @@ impl Daemon {
 
     /// Who is meant by an address, a node's name, or its id.
     fn named(&self, peer: &str) -> Result<Culprit, String> {
-        let known = self.engine.reputations(clock::now().mono);
+        let known = self.engine.reputations(clock::now());
         let (address, interface) = peer.split_once('%').map_or((peer, None), |(address, name)| (address, Some(name)));
         if let Ok(address) = address.parse::<IpAddr>() {
             let mapped = match address {

@@ -7,6 +7,7 @@
 
 pub mod kmg;
 pub mod lease;
+pub mod vote;
 
 use crate::id::{Epoch, GROUP_LEN, Group, GroupError, KeyId, NodeId};
 use core::fmt;
@@ -103,6 +104,8 @@ impl ObjectKind {
     pub const SUCCESSOR: Self = Self(7);
     /// A gateway's candidacy on a LAN that several gateways share.
     pub const LEASE: Self = Self(8);
+    /// A vote to ban a node.
+    pub const BAN_VOTE: Self = Self(9);
 
     /// Whether only the administrator's objects of this kind mean something.
     pub fn is_administrative(self) -> bool {
@@ -121,6 +124,7 @@ impl fmt::Display for ObjectKind {
             Self::ROSTER => f.write_str("ROSTER"),
             Self::SUCCESSOR => f.write_str("SUCCESSOR"),
             Self::LEASE => f.write_str("LEASE"),
+            Self::BAN_VOTE => f.write_str("BAN-VOTE"),
             Self(other) => write!(f, "kind {other}"),
         }
     }

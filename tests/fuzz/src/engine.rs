@@ -114,6 +114,7 @@ impl World {
             hello_interval: Duration::from_secs(1),
             update_interval: Duration::from_secs(10),
             detection: Default::default(),
+            policy: Default::default(),
             sek_lifetime: Duration::from_secs(3600),
             announce_lead: Duration::from_secs(30),
             overlap: Duration::from_secs(10),
@@ -239,7 +240,10 @@ impl World {
         let packet = Packet { ifindex: IFINDEX, source, source_port, destination, payload };
         self.handle(Input::Packet(packet), payload.len());
         let after = self.engine.counters;
-        let refused = |counters: &Counters| counters.refused_malformed + counters.refused_mac + counters.refused_replay;
+        let refused = |counters: &Counters| {
+            let unproven = counters.refused_malformed + counters.refused_mac + counters.refused_replay;
+            unproven + counters.refused_banned
+        };
         let (received, refused) =
             (after.packets_received - before.packets_received, refused(&after) - refused(&before));
         assert_eq!(received, u64::from(source != OURS), "each packet is counted, but our own");

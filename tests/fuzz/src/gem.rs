@@ -1,6 +1,7 @@
 //! GEM TLV bodies and object payloads.
 
 use gemcast_proto::wire::gem::kmg::{PackagePayload, RevokePayload, RosterPayload, SharePayload, SuccessorPayload};
+use gemcast_proto::wire::gem::vote::VotePayload;
 use gemcast_proto::wire::gem::{
     Digest, Error, MAX_BODY_LEN, MAX_REQUEST_ENTRIES, MAX_SUMMARY_ENTRIES, NodePayload, Object, Range, Request,
     SekPayload, Summary,
@@ -59,6 +60,7 @@ fn check_payload(payload: &[u8]) {
     written(payload, SekPayload::parse(payload), |sek| sek.to_bytes().into());
     written(payload, PackagePayload::parse(payload), |package| package.to_bytes().into());
     written(payload, SharePayload::parse(payload), |share| share.to_bytes().into());
+    written(payload, VotePayload::parse(payload), |vote| vote.to_bytes().into());
     written(payload, RevokePayload::parse(payload), |revoke| revoke.node.0.into());
     written(payload, RosterPayload::parse(payload), |roster| {
         let len = roster.emit(buffer.first_chunk_mut().expect("a payload fits a body"));

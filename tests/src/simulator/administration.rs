@@ -3,10 +3,12 @@
 use super::World;
 use super::host::{administrator, config, group, seed_of};
 use core::time::Duration;
+use gemcast_engine::Engine;
 use gemcast_engine::derive::agreement_public_key;
 use gemcast_engine::input::Input;
 use gemcast_engine::kmg::{Member, Package};
 use gemcast_engine::secret::Secret;
+use gemcast_engine::time::Now;
 use gemcast_proto::id::Epoch;
 use rand_chacha::rand_core::RngCore;
 
@@ -34,6 +36,17 @@ impl World {
             engine.inject(now, bodies).expect("the administrator's objects");
             self.drain(host);
         }
+    }
+
+    /// What a host's operator does.
+    ///
+    /// # Panics
+    /// When the host is down.
+    pub fn operate<R>(&mut self, host: usize, act: impl FnOnce(&mut Engine, Now) -> R) -> R {
+        let now = self.time(host);
+        let result = act(self.hosts[host].engine.as_mut().expect("the host is up"), now);
+        self.drain(host);
+        result
     }
 
     /// The administrator makes a group key for members and hands it to one of the hosts.

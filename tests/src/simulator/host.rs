@@ -203,6 +203,7 @@ pub(super) fn config(host: usize, member: bool, captured: bool) -> Config {
         hello_interval: Duration::from_secs(1),
         update_interval: Duration::from_secs(10),
         detection: Default::default(),
+        policy: Default::default(),
         sek_lifetime: Duration::from_secs(3600),
         announce_lead: Duration::from_secs(30),
         overlap: Duration::from_secs(10),

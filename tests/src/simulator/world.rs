@@ -2,7 +2,7 @@
 
 use super::byzantine::PORT;
 use super::faults::Faults;
-use super::host::{Host, Maps, config, group, prefix_of};
+use super::host::{Host, Maps, config, group, prefix_of, seed_of};
 use super::shape::Shape;
 use core::cmp::Reverse;
 use core::net::{IpAddr, Ipv6Addr};
@@ -114,8 +114,13 @@ impl World {
         }
     }
 
-    /// True time of a host's clocks.
-    pub(super) fn time(&self, host: usize) -> Now {
+    /// Link-local address of a host.
+    pub fn address_of(&self, host: usize) -> Ipv6Addr {
+        address(host)
+    }
+
+    /// Time on a host's clocks.
+    pub fn time(&self, host: usize) -> Now {
         let wall = (START_MS + self.now.0 / 1000).saturating_add_signed(self.hosts[host].clock_ahead_ms);
         Now { mono: self.now, wall: UnixMillis(wall) }
     }
@@ -284,7 +289,7 @@ impl World {
         let Transmit { ifindex, unicast, payload, .. } = transmit;
         let link = usize::try_from(ifindex).expect("small") - 1;
         let payload = match self.hosts[host].byzantine {
-            Some(byzantine) => byzantine.lie(&mut self.rng, address(host), unicast, payload),
+            Some(byzantine) => byzantine.lie(&mut self.rng, seed_of(host), address(host), unicast, payload),
             None => payload,
         };
         self.account(link, &payload);

@@ -1,16 +1,20 @@
 //! F14 on one engine: what a neighbour or a node that lies comes to, and who is not blamed for it.
 
 use super::garbage::{Liar, STRANGER};
-use super::rig::{Rig, members};
+use super::rig::{Options, Rig, members};
+use crate::config::Membership;
 use crate::input::{Input, Packet};
+use crate::kmg::Administrator;
 use crate::object::{node_id_of, sign};
 use crate::output::Event;
 use crate::reputation::Faults;
-use crate::view::{Culprit, ReputationView};
+use crate::secret::Secret;
+use crate::view::{Culprit, Quorum, ReputationView};
 use core::net::Ipv6Addr;
 use core::time::Duration;
 use gemcast_proto::id::NodeId;
 use gemcast_proto::wire::babel::{GROUP, kind};
+use gemcast_proto::wire::gem::kmg::Rights;
 use gemcast_proto::wire::gem::{self, NodePayload, ObjectHeader, ObjectKind, ObjectName};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -18,7 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const LIAR: Culprit = Culprit::Neighbour(0, STRANGER);
 
 fn of(rig: &Rig, host: usize, who: Culprit) -> ReputationView {
-    let all = rig.hosts[host].engine.reputations(rig.now);
+    let all = rig.hosts[host].engine.reputations(rig.time());
     all.into_iter().find(|view| view.who == who).unwrap_or_else(|| panic!("{who:?} is not listed"))
 }
 
@@ -107,7 +111,7 @@ fn f14_packets_without_the_key_get_nobody_banned_whatever_address_they_claim() {
     }
     let one = of(&rig, 0, Culprit::Neighbour(0, honest));
     assert_eq!((one.score, one.ban, one.faults.unproven), (100, None, 10_000));
-    assert_eq!(rig.hosts[0].engine.reputations(rig.now).len(), 2, "a stranger's address is not worth an entry");
+    assert_eq!(rig.hosts[0].engine.reputations(rig.time()).len(), 2, "a stranger's address is not worth an entry");
     rig.run(10 * SECOND);
     assert!(rig.hosts[0].engine.neighbours().iter().all(|neighbour| neighbour.up));
 }
@@ -148,7 +152,7 @@ fn f14_a_node_that_contradicts_itself_is_banned_and_its_relay_is_not() {
         relay.send(&mut rig, GROUP, None, &objects[..2]);
     }
     let culprit = Culprit::Node(origin.id());
-    assert_eq!((of(&rig, 0, culprit).score, of(&rig, 0, culprit).faults.equivocations), (70, 1), "once");
+    assert_eq!((of(&rig, 0, culprit).score, of(&rig, 0, culprit).faults.equivocations), (55, 1), "once");
     relay.send(&mut rig, GROUP, None, &objects);
     assert!(rig.hosts[0].engine.is_banned(origin.id()));
     assert_eq!((of(&rig, 0, LIAR).score, of(&rig, 0, LIAR).ban), (100, None));
@@ -194,4 +198,47 @@ fn f14_one_origin_cannot_keep_everybody_busy_with_its_changes() {
     }
     assert!(!engine.objects.may_change(now.mono, &objects[0]));
     assert!(engine.objects.may_change(now.mono + SECOND / 100, &objects[0]));
+}
+
+#[test]
+fn f40_only_those_on_the_roster_have_a_vote_and_all_of_them_count() {
+    let administrator = Administrator::new(&Secret::new([0xad; 32]));
+    let option = |_| Options {
+        administrators: vec![administrator.public_key()],
+        membership: Membership::Roster,
+        ..Options::default()
+    };
+    let mut rig = Rig::new((0..4).map(option), &[&[0, 1, 2, 3]]);
+    let ids: Vec<_> = rig.hosts.iter().map(|host| host.engine.node_id()).collect();
+    let absent = NodeId([7; 8]);
+    let list = |node| administrator.list(node, Rights::ALL, "", 1);
+    let roster = [ids[0], ids[1], ids[2], absent].map(list).to_vec();
+    rig.inject(0, &[vec![administrator.node("head office", 1)], roster].concat()).unwrap();
+    rig.run_until(10 * SECOND, |rig| rig.opens(0, 2) && rig.opens(1, 2));
+    rig.run_until(30 * SECOND, |rig| {
+        rig.hosts.iter().all(|host| host.engine.quorum() == Quorum { members: 4, reached: 3 })
+    });
+    // Two of four, and one that has no vote.
+    for host in [0, 1, 3] {
+        let now = rig.time();
+        rig.hosts[host].engine.vote(now, ids[2], None).unwrap();
+    }
+    rig.run(5 * SECOND);
+    assert_eq!(of(&rig, 2, Culprit::Node(ids[0])).votes, 0);
+    assert!(!rig.hosts[2].engine.is_condemned() && rig.hosts[0].engine.is_banned(ids[2]));
+    let told =
+        |event: &Event| matches!(event, Event::Voted { culprit, votes: 2, members: 4, .. } if *culprit == ids[2]);
+    assert!(rig.hosts[2].events.iter().any(told), "who is voted against hears of it");
+    // The administrator takes the absent one off the roster: two of three.
+    rig.inject(1, &[administrator.withdraw(ObjectKind::ROSTER, absent, 2)]).unwrap();
+    rig.run_until(5 * SECOND, |rig| rig.hosts[2].engine.is_condemned());
+    // After a restart the voter still knows its own word, from the others, and can take it back.
+    let options = option(0);
+    rig.restart_control(1, &options);
+    rig.run_until(10 * SECOND, |rig| rig.hosts[1].engine.is_banned(ids[2]));
+    rig.run_until(60 * SECOND, |rig| rig.hosts[1].engine.quorum().is_there());
+    let now = rig.time();
+    rig.hosts[1].engine.unban(now, Culprit::Node(ids[2])).unwrap();
+    rig.run_until(30 * SECOND, |rig| !rig.hosts[2].engine.is_condemned());
+    assert!(rig.tables_equal());
 }

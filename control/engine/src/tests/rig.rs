@@ -1,7 +1,7 @@
 //! The rig: nodes, segments that carry their packets with a delay, one clock.
 
 use crate::Engine;
-use crate::config::{Babel, Config, GroupConfig, Link, Membership, Node, Protection};
+use crate::config::{Babel, Config, GroupConfig, Link, Membership, Node, Policy, Protection};
 use crate::inject::{InjectError, Injected};
 use crate::input::{AdoptedKey, Ifindex, Input, Interface, Packet};
 use crate::output::{Event, Output, RouteAction};
@@ -149,6 +149,7 @@ pub(super) fn config(number: usize, options: &Options) -> Config {
         announce_lead: Duration::from_secs(30),
         overlap: Duration::from_secs(10),
         detection: Default::default(),
+        policy: Policy { obey_votes: options.membership == Membership::Roster, share_bans: false },
         babel: Babel::default(),
     }
 }

@@ -71,6 +71,7 @@ pub(crate) fn config(number: u8, domain: &Domain) -> Config {
         hello_interval: Duration::from_secs(1),
         update_interval: UPDATE_INTERVAL,
         detection: Default::default(),
+        policy: Default::default(),
         sek_lifetime: Duration::from_secs(3600),
         announce_lead: Duration::from_secs(30),
         overlap: Duration::from_secs(10),
