@@ -254,21 +254,17 @@ impl KeyTable {
 
     /// Compares every key with the map, and puts right what is not as it was written.
     pub fn repair(&mut self) -> KeyRepairs {
-        let mut repairs = KeyRepairs { unfit: self.place_waiting(), ..KeyRepairs::default() };
-        for sek in self.wanted.values() {
-            if !self.seks.holds(sek) {
-                match self.seks.insert(sek) {
-                    Ok(_) => {
-                        repairs.written += 1;
-                        self.changed = true;
-                    }
-                    Err(_) => repairs.unfit += 1,
-                }
-            }
-        }
+        let waiting = self.place_waiting();
+        let mut repairs = self.write_missing();
         let wanted = &self.wanted;
         repairs.wiped = self.seks.sweep(|found| wanted.get(&found.key_id).is_some_and(|sek| sek.is_same(found)));
         self.changed |= repairs.wiped > 0;
+        if repairs.unfit > 0 && repairs.wiped > 0 {
+            // What filled the table was not ours, and is gone.
+            let again = self.write_missing();
+            (repairs.written, repairs.unfit) = (repairs.written + again.written, again.unfit);
+        }
+        repairs.unfit += waiting;
         for sek in self.wanted.values() {
             let SekRole::Seal { counter_block, .. } = sek.role else { continue };
             let Some(lanes) = self.counters.lanes(counter_block, sek.key_id) else {
@@ -278,6 +274,19 @@ impl KeyTable {
             let seen = self.seen.insert(sek.key_id, lanes).unwrap_or_default();
             repairs.uncounted += usize::from(lanes.iter().zip(seen).any(|(now, before)| *now < before));
         }
+        repairs
+    }
+
+    /// Writes the keys that are not there as they should be.
+    fn write_missing(&mut self) -> KeyRepairs {
+        let mut repairs = KeyRepairs::default();
+        for sek in self.wanted.values().filter(|sek| !self.seks.holds(sek)) {
+            match self.seks.insert(sek) {
+                Ok(()) => repairs.written += 1,
+                Err(_) => repairs.unfit += 1,
+            }
+        }
+        self.changed |= repairs.written > 0;
         repairs
     }
 
@@ -503,6 +512,20 @@ mod tests {
         assert_eq!(table.repair(), KeyRepairs { written: 1, wiped: 1, ..KeyRepairs::default() });
         assert_eq!(table.seks.find_open(KeyId(2)).unwrap().2.key, [2; 32]);
         assert_eq!(table.seks.iter().count(), 3);
+    }
+
+    #[test]
+    fn a_table_full_of_foreign_records_is_put_right_at_once() {
+        let mut table = busy_table();
+        let mut foreign = table.seks.find_open(KeyId(2)).unwrap().2;
+        table.seks.clear();
+        foreign.key_id = KeyId(100);
+        while table.seks.insert(&foreign).is_ok() {
+            foreign.key_id.0 += 1;
+        }
+        let repairs = table.repair();
+        assert_eq!((repairs.written, repairs.unfit), (3, 0));
+        assert_eq!(table.repair(), KeyRepairs::default(), "once is enough");
     }
 
     #[test]
