@@ -13,7 +13,7 @@ use crate::{compile, fault};
 pub(crate) enum Task {
     /// Raise a lab and wait until its gateways have each other's keys.
     Up {
-        /// pair, trio, line or dual.
+        /// pair, trio, line, dual or redundant.
         #[arg(long, default_value = "pair")]
         topology: String,
         #[command(flatten)]
