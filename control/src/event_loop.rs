@@ -547,7 +547,11 @@ impl Daemon {
                     self.ban(key_id, cause.into(), None);
                 }
                 Output::Ban { key_id, cause, banned: false } => self.lift_ban(key_id, cause.into()),
-                Output::Persist => {
+                Output::Persist { at_once: true } => {
+                    self.persist_at = None;
+                    self.keep_administration();
+                }
+                Output::Persist { at_once: false } => {
                     self.persist_at.get_or_insert_with(|| Instant::now() + PERSIST_BATCH);
                 }
                 Output::StandBy { groups, substitute } => self.stand_by(groups, substitute),
@@ -634,6 +638,11 @@ impl Daemon {
 
     /// Gives the engine what the administrator said before the restart.
     fn restore_administration(&mut self) {
+        let floors = self.store.load_floors().unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            Vec::new()
+        });
+        self.engine.end_epochs(clock::now(), &floors);
         let kept = self.store.load_administration().unwrap_or_else(|error| {
             tracing::warn!("{error}");
             Vec::new()
@@ -655,8 +664,8 @@ impl Daemon {
     }
 
     fn keep_administration(&mut self) {
-        let administration = self.engine.administration();
-        match self.store.save_administration(&administration) {
+        let floors = self.store.save_floors(&self.engine.floors());
+        match floors.and_then(|()| self.store.save_administration(&self.engine.administration())) {
             Ok(()) => self.end_trouble("administration"),
             Err(error) => {
                 let dir = self.config.node.state_dir.display().to_string();

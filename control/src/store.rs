@@ -3,6 +3,9 @@
 //! Nothing here is needed to run. A lost or damaged file is reported and made anew.
 
 use crate::bundle::{self, BundleError};
+use gemcast_engine::input::Floor;
+use gemcast_engine::time::UnixMillis;
+use gemcast_proto::id::Epoch;
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -13,6 +16,24 @@ use std::path::{Path, PathBuf};
 const FILE: &str = "state.toml";
 /// What the administrator said: see [`crate::bundle`].
 const ADMINISTRATION: &str = "administration.gem";
+
+/// Epochs of groups that are over.
+const EPOCHS: &str = "epochs.toml";
+
+/// The file of epochs that are over.
+#[derive(Serialize, Deserialize, Default)]
+struct Epochs {
+    #[serde(default)]
+    ended: Vec<Ended>,
+}
+
+/// One of its entries.
+#[derive(Serialize, Deserialize)]
+struct Ended {
+    group: String,
+    below: u16,
+    since_ms: u64,
+}
 
 /// What is kept.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
@@ -53,6 +74,15 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with it.
         error: BundleError,
+    },
+    /// Which epochs are over is not known any more; packages and keys that are in use tell most of it.
+    #[error(
+        "{path} is damaged and not used: epochs that the administrator ended may be accepted again until neighbours tell; \
+         remove their key files from the configuration"
+    )]
+    Epochs {
+        /// The file.
+        path: PathBuf,
     },
     /// The file was left by another identity.
     #[error("{path} belongs to node {found}, this is node {expected}; it is made anew")]
@@ -113,6 +143,36 @@ impl Store {
     /// Keeps the administrator's objects. Nothing in them is secret but to whom it is encrypted.
     pub fn save_administration(&self, bodies: &[Vec<u8>]) -> Result<(), StoreError> {
         self.replace(ADMINISTRATION, &bundle::write(bodies))
+    }
+
+    /// The epochs that were over.
+    pub fn load_floors(&self) -> Result<Vec<Floor>, StoreError> {
+        let path = self.dir.join(EPOCHS);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(StoreError::Epochs { path }),
+            read => read.map_err(|error| StoreError::Io { what: "read", path: path.clone(), error })?,
+        };
+        let floor = |ended: Ended| {
+            let group = ended.group.parse().ok()?;
+            Some(Floor { group, epoch: Epoch(ended.below), since: UnixMillis(ended.since_ms) })
+        };
+        let epochs = toml::from_str::<Epochs>(&text).ok();
+        epochs.and_then(|epochs| epochs.ended.into_iter().map(floor).collect()).ok_or(StoreError::Epochs { path })
+    }
+
+    /// Keeps the epochs that are over. Without any, and without a file of them, none is made.
+    pub fn save_floors(&self, floors: &[Floor]) -> Result<(), StoreError> {
+        if floors.is_empty() && !self.dir.join(EPOCHS).exists() {
+            return Ok(());
+        }
+        let ended = floors.iter().map(|floor| Ended {
+            group: floor.group.to_string(),
+            below: floor.epoch.0,
+            since_ms: floor.since.0,
+        });
+        let epochs = Epochs { ended: ended.collect() };
+        self.replace(EPOCHS, &toml::to_string(&epochs).expect("plain values are TOML"))
     }
 
     /// Replaces the state.
@@ -189,6 +249,27 @@ mod tests {
         text[20] ^= 1;
         fs::write(&path, &text).unwrap();
         assert!(store.load_administration().unwrap_err().to_string().contains("is damaged and not used"));
+    }
+
+    #[test]
+    fn r1_epochs_that_are_over_are_kept_and_damage_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path());
+        assert!(store.load_floors().unwrap().is_empty(), "a first start is no error");
+        let floor = |group: &str, epoch| Floor {
+            group: group.parse().unwrap(),
+            epoch: Epoch(epoch),
+            since: UnixMillis(1_800_000_000_000),
+        };
+        let floors = [floor("239.1.1.1", 2), floor("239.2.0.0/16", 65_535), floor("ff3e::/32", 7)];
+        store.save_floors(&floors).unwrap();
+        assert_eq!(store.load_floors().unwrap(), floors);
+        store.save_floors(&[]).unwrap();
+        assert!(store.load_floors().unwrap().is_empty(), "what was taken back is gone");
+        for text in [&b"ended = 3"[..], b"\xff", b"[[ended]]\ngroup = \"x\"\nbelow = 1\nsince_ms = 1"] {
+            fs::write(dir.path().join(EPOCHS), text).unwrap();
+            assert!(store.load_floors().unwrap_err().to_string().contains("is damaged and not used"));
+        }
     }
 
     #[test]

@@ -68,9 +68,9 @@ impl Story {
             2 => self.world.replace_at_once(host),
             3 | 4 => {
                 if let Some(by) = self.someone() {
-                    self.epoch += 1;
                     let members = self.members();
-                    self.world.package(by, self.epoch, &members, starts_in, false);
+                    // Where an epoch in force has the place of this one, the administrator is told, and waits.
+                    self.epoch += u16::from(self.world.package(by, self.epoch + 1, &members, starts_in, false));
                 }
             }
             5 if self.cut_off.len() < 2 && !self.cut_off.contains_key(&host) => self.cut_off(host),

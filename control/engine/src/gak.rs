@@ -10,9 +10,14 @@
 //!                   |-- overlap + skew -------|
 //! ```
 //! Who is given no share of it loses the group at that point. An epoch of the configuration is there from the beginning.
+//!
+//! What began or ended stays so. Objects lie in slots, where later epochs replace earlier ones, and go with their
+//! administrator; so a package in force is kept until a higher one ends it, and which epochs are over is kept by itself,
+//! across restarts, too. The wall clock may be set back: epochs go by the latest time known to have been, and only the
+//! operator, who vouches for the clock, takes back what a clock that was ahead began and ended.
 
 use crate::config::{Config, Protection};
-use crate::input::AdoptedKey;
+use crate::input::{AdoptedKey, Floor};
 use crate::kmg;
 use crate::object::SKEW;
 use crate::output::{Event, Output};
@@ -21,6 +26,7 @@ use crate::share::{self, Binding};
 use crate::time::{Now, UnixMillis};
 use crate::timer::Timer;
 use crate::{Engine, derive};
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use gemcast_proto::id::{Epoch, Group, NodeId};
 use gemcast_proto::wire::gem::kmg::{PackagePayload, SharePayload};
@@ -58,7 +64,15 @@ struct Gak {
 pub(crate) struct Gaks {
     rings: BTreeMap<Group, BTreeMap<Epoch, Gak>>,
     packages: BTreeMap<(Group, Epoch), Package>,
+    /// Epochs that ended those below them, and since when; the highest counts. The ones before it are kept for an operator
+    /// who vouches for an earlier time.
+    floors: BTreeMap<(Group, Epoch), UnixMillis>,
+    /// Whether something is to be kept before it has effects.
+    unsaved: bool,
 }
+
+/// Floors of a group that are kept.
+const MAX_FLOORS: usize = 4;
 
 impl Gaks {
     /// The key of an epoch that is accepted.
@@ -77,10 +91,36 @@ impl Gaks {
         ring.map(|(epoch, gak)| (*epoch, gak.starts)).find(|(_, starts)| *starts <= at)
     }
 
-    /// The first epoch that is not over by a package.
-    fn floor(&self, group: Group, now: UnixMillis) -> Option<Epoch> {
-        let packages = self.packages.range((group, Epoch(0))..=(group, Epoch(u16::MAX))).rev();
-        packages.filter(|(_, package)| package.ends_others <= now).map(|((_, epoch), _)| *epoch).next()
+    /// The first epoch that is not over.
+    fn floor(&self, group: Group) -> Epoch {
+        self.floors.range(all_of(group)).next_back().map_or(Epoch(0), |(&(_, epoch), _)| epoch)
+    }
+
+    /// The epochs of a group below this one are over.
+    fn end_below(&mut self, group: Group, epoch: Epoch, since: UnixMillis) {
+        if epoch <= self.floor(group) {
+            return;
+        }
+        self.floors.insert((group, epoch), since);
+        if self.floors.range(all_of(group)).count() > MAX_FLOORS {
+            let oldest = self.floors.range(all_of(group)).next().map(|(&place, _)| place);
+            oldest.and_then(|place| self.floors.remove(&place));
+        }
+        self.unsaved = true;
+    }
+
+    /// Takes down which epochs the packages have ended.
+    fn end_epochs(&mut self, at: UnixMillis) {
+        let ending = self.packages.iter().filter(|(_, package)| package.ends_others <= at);
+        let ending: Vec<_> = ending.map(|(&place, package)| (place, package.ends_others)).collect();
+        ending.into_iter().for_each(|((group, epoch), since)| self.end_below(group, epoch, since));
+    }
+
+    /// The epoch in force that a package would take the slot of.
+    pub(crate) fn displaced_by(&self, group: Group, epoch: Epoch, at: UnixMillis) -> Option<Epoch> {
+        let begun = self.packages.range(all_of(group)).filter(|(_, package)| package.starts <= at);
+        let in_force = begun.map(|(&(_, epoch), _)| epoch).next_back()?;
+        (in_force != epoch && kmg::slot_of(in_force) == kmg::slot_of(epoch)).then_some(in_force)
     }
 
     /// When something changes next.
@@ -110,6 +150,9 @@ impl Engine {
                 .filter_map(|stored| Some((PackagePayload::parse(stored.payload()).ok()?, stored.header.version)));
             for (package, version) in packages.collect::<Vec<_>>() {
                 let place = (package.group, package.epoch);
+                if package.epoch < self.gaks.floor(package.group) {
+                    continue;
+                }
                 standing.insert((place, issuer));
                 let known = self.gaks.packages.get(&place);
                 if known.is_some_and(|known| known.version >= version) {
@@ -121,18 +164,76 @@ impl Engine {
                 }
             }
         }
-        self.gaks.packages.retain(|place, package| standing.contains(&(*place, package.issuer)));
+        let latest = self.latest(now);
+        self.gaks.end_epochs(latest);
+        let mut packages = core::mem::take(&mut self.gaks.packages);
+        packages.retain(|place, package| {
+            let over = place.1 < self.gaks.floor(place.0);
+            // In force, it stays when another epoch takes its slot, or its administrator goes: only a higher one ends it.
+            !over && (package.starts <= latest || standing.contains(&(*place, package.issuer)))
+        });
+        self.gaks.packages = packages;
+    }
+
+    /// The latest time known to have been, by which epochs begin and end.
+    pub(crate) fn latest(&self, now: Now) -> UnixMillis {
+        now.wall.max(self.clock_floor)
     }
 
     /// A package is whole.
     fn commit(&mut self, now: Now, issuer: NodeId, version: u64, package: &PackagePayload) {
         let &PackagePayload { group, epoch, emergency, .. } = package;
         let gak = self.open_share(issuer, version, group, epoch);
-        let planned = UnixMillis(package.activate_at_ms);
-        let starts = if now.wall > planned + LATE { planned } else { planned.max(now.wall + CHANGE) };
+        let (planned, latest) = (UnixMillis(package.activate_at_ms), self.latest(now));
+        let known = self.gaks.packages.get(&(group, epoch)).map(|known| known.starts);
+        let starts = match known.filter(|starts| *starts <= latest) {
+            // Issued again, for other members.
+            Some(started) => started,
+            None if latest > planned + LATE => planned,
+            None => planned.max(latest + CHANGE),
+        };
         let ends_others = if emergency { starts + CHANGE } else { starts + self.config.overlap + SKEW };
         self.event(Event::PackageWhole { group, epoch, starts, member: gak.is_some(), emergency });
         self.gaks.packages.insert((group, epoch), Package { issuer, version, gak, starts, ends_others });
+        self.gaks.unsaved = true;
+    }
+
+    /// The epochs that are over, for [`Engine::end_epochs`] at the next start.
+    pub fn floors(&self) -> Vec<Floor> {
+        self.gaks.floors.iter().map(|(&(group, epoch), &since)| Floor { group, epoch, since }).collect()
+    }
+
+    /// Tells which epochs were over when the process before this one ended. They stay so.
+    pub fn end_epochs(&mut self, now: Now, floors: &[Floor]) {
+        floors.iter().for_each(|floor| self.gaks.end_below(floor.group, floor.epoch, floor.since));
+        self.gaks.unsaved = false;
+        self.refresh_gaks(now, false);
+    }
+
+    /// Keys of ours in the maps of an epoch that is not known any more tell that its package was in force here: what is kept
+    /// in files was lost, and the epochs before it, of the configuration, may be over.
+    pub(crate) fn end_epochs_before(&mut self, now: Now, found: &[AdoptedKey]) {
+        if self.config.administrators.is_empty() {
+            return;
+        }
+        for key in found.iter().filter(|key| key.seals && key.origin == self.id) {
+            if self.gaks.epochs(key.group).last().is_some_and(|&last| last < key.epoch) {
+                let since = self.latest(now);
+                self.gaks.end_below(key.group, key.epoch, since);
+            }
+        }
+        if self.gaks.unsaved {
+            self.refresh_gaks(now, false);
+        }
+    }
+
+    /// The operator vouches for this time: what a clock that was ahead began and ended did not.
+    pub(crate) fn take_back_epochs(&mut self, now: Now) {
+        let floors = self.gaks.floors.len();
+        self.gaks.floors.retain(|_, since| *since <= now.wall);
+        self.gaks.unsaved |= self.gaks.floors.len() < floors;
+        self.survey_packages(now);
+        self.refresh_gaks(now, false);
     }
 
     fn open_share(&mut self, issuer: NodeId, version: u64, group: Group, epoch: Epoch) -> Option<Secret<32>> {
@@ -152,7 +253,7 @@ impl Engine {
     }
 
     /// The keys accepted now, from the configuration and the packages.
-    fn rings(&self, config: &Config, now: UnixMillis) -> BTreeMap<Group, BTreeMap<Epoch, Gak>> {
+    fn rings(&self, config: &Config) -> BTreeMap<Group, BTreeMap<Epoch, Gak>> {
         let mut rings = BTreeMap::new();
         if self.objects.is_revoked(self.id) {
             return rings;
@@ -160,9 +261,9 @@ impl Engine {
         for config in &config.groups {
             let Protection::Sealed { gaks, .. } = &config.protection else { continue };
             let group = config.group;
-            let floor = self.gaks.floor(group, now).unwrap_or(Epoch(0));
+            let floor = self.gaks.floor(group);
             let configured = gaks.iter().map(|(epoch, key)| (*epoch, key, UnixMillis(0)));
-            let packages = self.gaks.packages.range((group, Epoch(0))..=(group, Epoch(u16::MAX)));
+            let packages = self.gaks.packages.range(all_of(group));
             let packaged = packages.filter_map(|((_, epoch), p)| Some((*epoch, p.gak.as_ref()?, p.starts)));
             // The administrator's word counts more than a file's.
             let all = configured.chain(packaged).filter(|(epoch, ..)| *epoch >= floor);
@@ -175,7 +276,12 @@ impl Engine {
     /// Makes the accepted keys what configuration, packages and time say. Everything that depends on them follows if they
     /// changed, or in any case.
     pub(crate) fn refresh_gaks(&mut self, now: Now, in_any_case: bool) {
-        let rings = self.rings(&self.config, now.wall);
+        let latest = self.latest(now);
+        self.gaks.end_epochs(latest);
+        if core::mem::take(&mut self.gaks.unsaved) {
+            self.outputs.push_back(Output::Persist { at_once: true });
+        }
+        let rings = self.rings(&self.config);
         let before = core::mem::replace(&mut self.gaks.rings, rings);
         let places = |rings: &BTreeMap<Group, BTreeMap<Epoch, Gak>>| -> BTreeSet<(Group, Epoch)> {
             rings.iter().flat_map(|(&group, ring)| ring.keys().map(move |&epoch| (group, epoch))).collect()
@@ -197,7 +303,7 @@ impl Engine {
             self.tend_own(now);
         }
         self.outputs.extend(old.difference(&new).map(|&(group, epoch)| Output::RemoveGtag { group, epoch }));
-        if let Some(at) = self.gaks.next_change(now.wall, self.config.announce_lead) {
+        if let Some(at) = self.gaks.next_change(latest, self.config.announce_lead) {
             // The wall clock may be set while we wait: looked at again every minute.
             let wait = Duration::from_millis(at.0.saturating_sub(now.wall.0)).min(Duration::from_secs(60));
             self.timers.set(Timer::Gaks, now.mono + wait);
@@ -222,4 +328,9 @@ impl Engine {
     pub(crate) fn is_accepted(&self, key: &AdoptedKey) -> bool {
         self.gaks.get(key.group, key.epoch).is_some()
     }
+}
+
+/// Every place of a group.
+fn all_of(group: Group) -> RangeInclusive<(Group, Epoch)> {
+    (group, Epoch(0))..=(group, Epoch(u16::MAX))
 }

@@ -5,7 +5,8 @@ use crate::Engine;
 use crate::object::{Offer, node_id_of};
 use crate::time::Now;
 use crate::timer::Timer;
-use gemcast_proto::id::NodeId;
+use gemcast_proto::id::{Epoch, Group, NodeId};
+use gemcast_proto::wire::gem::kmg::PackagePayload;
 use gemcast_proto::wire::gem::{self, NodePayload, Object, ObjectKind, ObjectName};
 use std::collections::BTreeMap;
 
@@ -41,6 +42,22 @@ pub enum InjectError {
         /// Who signed it.
         origin: NodeId,
     },
+    /// A package that would take the place of one in force, which gateways that start could not hear of any more.
+    #[error(
+        "object {number}: epoch {epoch} of group {group} takes the place of epoch {in_force}, which is in force; a group has \
+         room for four epochs: take the next number that is not four, eight, … from {in_force}, or issue this one once \
+         another epoch has ended {in_force}"
+    )]
+    Displaces {
+        /// Its place, from 1.
+        number: usize,
+        /// Its group.
+        group: Group,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The epoch in force.
+        in_force: Epoch,
+    },
 }
 
 /// What became of injected objects.
@@ -69,6 +86,13 @@ impl Engine {
             };
             if of_administrator && !self.objects.is_administrator(origin) {
                 return Err(InjectError::Untrusted { number, kind, origin });
+            }
+            if kind == ObjectKind::GAK_PACKAGE
+                && let Ok(PackagePayload { group, epoch, emergency: false, .. }) = PackagePayload::parse(object.payload)
+                && self.objects.is_news(body)
+                && let Some(in_force) = self.gaks.displaced_by(group, epoch, self.latest(now))
+            {
+                return Err(InjectError::Displaces { number, group, epoch, in_force });
             }
         }
         let mut injected = Injected::default();

@@ -149,3 +149,14 @@ pub struct AdoptedKey {
     /// End of its validity.
     pub not_after: UnixMillis,
 }
+
+/// Epochs of a group that are over, whatever the configuration has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Floor {
+    /// The group.
+    pub group: Group,
+    /// The lowest epoch that is not over.
+    pub epoch: Epoch,
+    /// Since when those below it are.
+    pub since: UnixMillis,
+}

@@ -253,7 +253,8 @@ pub(crate) fn share_id(group: Group, epoch: Epoch, member: NodeId) -> u64 {
     slot(&[b"gemcast1 share", &group.to_bytes(), &[slot_of(epoch)], &member.0])
 }
 
-fn slot_of(epoch: Epoch) -> u8 {
+/// Which of a group's slots an epoch has.
+pub(crate) fn slot_of(epoch: Epoch) -> u8 {
     u8::try_from(epoch.0 % EPOCH_SLOTS).expect("below four")
 }
 

@@ -255,6 +255,7 @@ impl Engine {
                 Timer::Streams => self.expire_streams(now),
                 Timer::Housekeeping => self.housekeep(now),
                 Timer::Administration => self.govern(now),
+                Timer::Successions => self.follow_successions(now),
                 Timer::Gaks => self.refresh_gaks(now, false),
                 Timer::Bans => self.lift_bans(now),
                 // Looked after with every event.
@@ -266,6 +267,7 @@ impl Engine {
     /// What we announced is valid by the wall clock and renewed by the monotonic one: when they part, all of it is made
     /// anew.
     fn watch_clock(&mut self, now: Now) {
+        self.clock_floor = self.latest(now);
         let offset = now.clock_offset();
         if self.clock_offset.abs_diff(offset) > CLOCK_STEP_MS {
             self.clock_offset = offset;

@@ -61,8 +61,12 @@ pub enum Output {
         /// Whether it is banned.
         banned: bool,
     },
-    /// What [`crate::Engine::administration`] returns has changed, and is to be kept for the next start.
-    Persist,
+    /// What [`crate::Engine::administration`] and [`crate::Engine::floors`] return has changed, and is to be kept for the next
+    /// start.
+    Persist {
+        /// Whether that comes before the outputs that follow: they act upon it.
+        at_once: bool,
+    },
     /// Forward all groups but some. Until this is said first, what was forwarded before is forwarded on.
     StandBy {
         /// Groups that another gateway of the LAN forwards.

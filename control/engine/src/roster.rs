@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Predecessors of a node that are looked through.
 const MAX_SUCCESSIONS: usize = 8;
+/// Anyone may name a successor as often as it likes; what follows from it is looked at this often at most.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Keys of revoked nodes that are banned by their id at a time; packets under others find no key.
 const MAX_BANS: usize = 4096;
 
@@ -22,6 +24,8 @@ const MAX_BANS: usize = 4096;
 pub(crate) struct Roster {
     listed: BTreeMap<NodeId, Rights>,
     predecessors: BTreeMap<NodeId, NodeId>,
+    /// When successions may be looked at again.
+    next_look: Instant,
     /// Banned key ids, until their objects would have run out.
     pub(crate) bans: BTreeMap<KeyId, Instant>,
 }
@@ -64,24 +68,60 @@ impl Engine {
         if trusted && name.kind == ObjectKind::REVOKE {
             self.reread_revocations(now);
         }
-        if trusted || name.kind == ObjectKind::SUCCESSOR {
+        if trusted {
             self.timers.set_by(Timer::Administration, now.mono + GATHER);
+        } else if name.kind == ObjectKind::SUCCESSOR {
+            self.await_succession(now.mono + GATHER);
+        }
+    }
+
+    /// A SUCCESSOR came, went, begins or runs out at this time.
+    pub(crate) fn await_succession(&mut self, at: Instant) {
+        self.timers.set_by(Timer::Successions, at.max(self.roster.next_look));
+    }
+
+    /// Who stands for whom may have changed. Rights that follow from it are given and taken; nothing else is touched.
+    pub(crate) fn follow_successions(&mut self, now: Now) {
+        self.roster.next_look = now.mono + LOOK_INTERVAL;
+        let rights = |engine: &Self| -> BTreeMap<NodeId, Rights> {
+            engine.objects.nodes().map(|(&node, _)| (node, engine.rights(node))).collect()
+        };
+        let before = rights(self);
+        self.reread_roster(now);
+        let after = rights(self);
+        if before == after {
+            return;
+        }
+        self.drop_without_right(now);
+        if before.get(&self.id) != after.get(&self.id) {
+            self.refresh_gaks(now, true);
+        } else {
+            self.learn_all(now);
+        }
+        self.review_bans(now);
+    }
+
+    /// Drops the keys of nodes that may not send.
+    fn drop_without_right(&mut self, now: Now) {
+        let transit = self.seks.transit.iter().map(|(&key_id, (origin, _))| (key_id, *origin, None));
+        let adopted = self.seks.adopted.iter().map(|(&key_id, key)| (key_id, key.origin, Some(key.not_after)));
+        let dropped: Vec<_> = transit.chain(adopted).filter(|(_, origin, _)| !self.rights(*origin).send).collect();
+        for (key_id, origin, adopted) in dropped {
+            if let Some(not_after) = adopted.filter(|_| self.objects.is_revoked(origin)) {
+                self.ban_revoked(now, key_id, not_after);
+            }
+            self.drop_key(origin, key_id);
         }
     }
 
     /// What administrative objects that came say, all together.
     pub(crate) fn govern(&mut self, now: Now) {
         self.reread_roster(now);
-        let transit: Vec<_> = self.seks.transit.iter().map(|(&key_id, (origin, _))| (key_id, *origin)).collect();
-        for (key_id, origin) in transit {
-            if !self.rights(origin).send {
-                self.drop_key(origin, key_id);
-            }
-        }
+        self.drop_without_right(now);
         self.survey_packages(now);
         self.refresh_gaks(now, true);
         self.review_bans(now);
-        self.outputs.push_back(Output::Persist);
+        self.outputs.push_back(Output::Persist { at_once: false });
     }
 
     fn reread_roster(&mut self, now: Now) {
@@ -100,12 +140,17 @@ impl Engine {
         self.roster.listed = listed.into_iter().filter_map(entry).collect();
         let successors = self.objects.successors().filter(|stored| !stored.header.tombstone).filter_map(|stored| {
             let successor = SuccessorPayload::parse(stored.payload()).ok()?;
-            if UnixMillis(successor.not_before_ms) > now.wall + object::SKEW {
-                return None;
-            }
-            Some((object::node_id_of(&successor.signing_key), stored.header.name.origin))
+            let successor_id = object::node_id_of(&successor.signing_key);
+            Some((UnixMillis(successor.not_before_ms), successor_id, stored.header.name.origin))
         });
-        self.roster.predecessors = successors.collect();
+        let (current, to_come): (Vec<_>, Vec<_>) =
+            successors.partition(|(not_before, ..)| *not_before <= now.wall + object::SKEW);
+        self.roster.predecessors = current.into_iter().map(|(_, node, predecessor)| (node, predecessor)).collect();
+        if let Some(first) = to_come.into_iter().map(|(not_before, ..)| not_before).min() {
+            // The wall clock may be set while we wait: looked at again every minute.
+            let wait = Duration::from_millis(first.0.saturating_sub((now.wall + object::SKEW).0));
+            self.await_succession(now.mono + wait.min(Duration::from_secs(60)));
+        }
     }
 
     /// Drops everything of nodes that are revoked now and were not before.
@@ -131,6 +176,9 @@ impl Engine {
             }
             self.forget_object(&stored);
         }
+        if !new.is_empty() {
+            self.drop_without_right(now);
+        }
         new.into_iter().for_each(|node| self.event(Event::Revoked { node }));
         if was_revoked && !self.objects.is_revoked(self.id) {
             self.announce_node(now, now.wall.0);
@@ -138,7 +186,7 @@ impl Engine {
     }
 
     /// Has the data plane drop every packet under a key, as long as one could be valid.
-    fn ban_revoked(&mut self, now: Now, key_id: KeyId, not_after: UnixMillis) {
+    pub(crate) fn ban_revoked(&mut self, now: Now, key_id: KeyId, not_after: UnixMillis) {
         if self.roster.bans.len() < MAX_BANS {
             let left = Duration::from_millis(not_after.0.saturating_sub(now.wall.0));
             let until = now.mono + left + object::SKEW;

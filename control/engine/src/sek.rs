@@ -65,9 +65,11 @@ pub(crate) struct OwnGroup {
 }
 
 /// A SEK of another node, for a group that this gateway delivers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Learnt {
     pub(crate) origin: NodeId,
+    /// Of its object.
+    pub(crate) version: u64,
     pub(crate) group: Group,
     pub(crate) epoch: Epoch,
     pub(crate) suite: Suite,
@@ -82,6 +84,8 @@ pub(crate) struct Seks {
     pub(crate) learnt: BTreeMap<KeyId, Learnt>,
     /// The learnt keys of each source in the order of their use.
     by_source: BTreeSet<(NodeId, Group, UnixMillis, KeyId)>,
+    /// Versions of SEK objects that no group key of ours opened.
+    unopened: BTreeMap<KeyId, (NodeId, u64)>,
     /// Every key of ours that the maps may hold, with its group.
     own_ids: BTreeMap<KeyId, Group>,
     /// Opening keys found in the maps whose objects have not come back yet.
@@ -125,7 +129,7 @@ impl Engine {
     fn sealing(&self, group: Group, at: UnixMillis) -> Option<(Suite, Epoch, UnixMillis)> {
         let config = self.group_config(group).filter(|config| config.send && self.rights(self.id).send)?;
         let Protection::Sealed { suite, .. } = &config.protection else { return None };
-        self.gaks.sending(group, at).map(|(epoch, starts)| (*suite, epoch, starts))
+        self.gaks.sending(group, at.max(self.clock_floor)).map(|(epoch, starts)| (*suite, epoch, starts))
     }
 
     /// Whether this gateway delivers packets of a group under an epoch.
@@ -140,6 +144,9 @@ impl Engine {
 
     /// The data plane is there, with these keys in its maps.
     pub(crate) fn data_plane_up(&mut self, now: Now, incarnation: u64, keys: Vec<AdoptedKey>) {
+        if self.seks.incarnation.is_none() {
+            self.end_epochs_before(now, &keys);
+        }
         let known = self.seks.incarnation.replace(incarnation);
         if known.is_some_and(|known| known != incarnation) {
             // The maps were made anew: what our keys counted is lost, so none of them may seal again.
@@ -152,6 +159,8 @@ impl Engine {
         self.reinstall_own();
         // The maps may be new: every way is told again.
         self.seks.transit.values_mut().for_each(|(_, from)| *from = None);
+        let learnt: Vec<_> = self.seks.learnt.keys().copied().collect();
+        learnt.into_iter().for_each(|key_id| self.reinstall_learnt(key_id));
         self.learn_all(now);
         self.tend_own(now);
         self.tend_adopted(now);
@@ -164,7 +173,8 @@ impl Engine {
             let valid = now.wall <= key.not_after + SKEW;
             let usable = valid && self.is_accepted(&key);
             let send = usable && self.group_config(key.group).is_some_and(|config| config.send);
-            let receive = valid && self.delivers(key.group, key.epoch);
+            // Its node may have been revoked while we were away.
+            let receive = valid && self.delivers(key.group, key.epoch) && self.rights(key.origin).send;
             let seks = &self.seks;
             if seks.learnt.contains_key(&key.key_id)
                 || seks.own_ids.contains_key(&key.key_id)
@@ -179,6 +189,9 @@ impl Engine {
                 self.seks.adopted.insert(key.key_id, key);
             } else {
                 self.outputs.push_back(Output::RemoveKey(key.key_id));
+                if self.objects.is_revoked(key.origin) {
+                    self.ban_revoked(now, key.key_id, key.not_after);
+                }
             }
         }
     }
@@ -246,7 +259,8 @@ impl Engine {
             // Configured here; who knows when it will be elsewhere.
             self.config.announce_lead
         } else {
-            Duration::from_millis(starts.0.saturating_sub(now.wall.0)).max(gak::CHANGE.min(self.config.announce_lead))
+            Duration::from_millis(starts.0.saturating_sub(self.latest(now).0))
+                .max(gak::CHANGE.min(self.config.announce_lead))
         };
         self.replace_after(now, group, lead);
     }
@@ -291,10 +305,11 @@ impl Engine {
         self.outputs.push_back(Output::RemoveKey(key_id));
     }
 
-    /// Makes a SEK for a group, announces it, and switches to it after `lead`.
-    fn make_sek(&mut self, now: Now, group: Group, lead: Duration) {
+    /// Makes a SEK for a group, announces it, and switches to it after `lead`. Whether one was made.
+    fn make_sek(&mut self, now: Now, group: Group, lead: Duration) -> bool {
         if let Some(refusal) = self.signing_refusal(now) {
-            return self.refuse_signing(refusal);
+            self.refuse_signing(refusal);
+            return false;
         }
         let key_id = self.unused_key_id();
         let mut bytes = [0; 32];
@@ -306,8 +321,8 @@ impl Engine {
         let lifetime = self.config.sek_lifetime;
         let spread = lifetime / SPREAD;
         let life = lifetime - self.jitter(spread);
-        let Some((suite, epoch, _)) = self.sealing(group, now.wall + lead) else { return };
-        let Some(gak) = self.gaks.get(group, epoch) else { return };
+        let Some((suite, epoch, _)) = self.sealing(group, now.wall + lead) else { return false };
+        let Some(gak) = self.gaks.get(group, epoch) else { return false };
 
         let (not_before, version) = (now.wall + lead, now.wall.0);
         // Valid for twice its planned life: it goes on sealing while this process is away.
@@ -337,6 +352,7 @@ impl Engine {
             self.switch(now, group);
         }
         self.timers.set_by(Timer::Seks, now.mono);
+        true
     }
 
     /// Signs an object of ours, stores and floods it.
@@ -416,6 +432,7 @@ impl Engine {
     /// The operator vouches for the wall clock.
     pub(crate) fn accept_clock(&mut self, now: Now) {
         self.clock_floor = self.clock_floor.min(now.wall);
+        self.take_back_epochs(now);
         self.announce_node(now, now.wall.0);
         self.redate_own(now);
         self.tend_own(now);
@@ -484,14 +501,18 @@ impl Engine {
         }
     }
 
-    /// A new key is announced in place of one that is announced already.
-    fn replace_after(&mut self, now: Now, group: Group, lead: Duration) {
+    /// A new key is announced in place of one that is announced already. Whether one was made.
+    fn replace_after(&mut self, now: Now, group: Group, lead: Duration) -> bool {
+        if let Some(refusal) = self.signing_refusal(now) {
+            self.refuse_signing(refusal);
+            return false;
+        }
         let next = self.seks.own.get_mut(&group).and_then(|own| own.next.take());
         if let Some(sek) = next {
             self.remove_own(sek.key_id);
             self.withdraw_ahead(now, sek.key_id);
         }
-        self.make_sek(now, group, lead);
+        self.make_sek(now, group, lead)
     }
 
     /// The wall clock was set: every key gets a successor with a validity by the new time, at once where the old one is
@@ -514,6 +535,16 @@ impl Engine {
         }
     }
 
+    /// Wipes keys of ours whose epoch is over.
+    fn drop_stale(&mut self, group: Group, stale: impl Fn(Epoch) -> bool) {
+        let Some(own) = self.seks.own.get_mut(&group) else { return };
+        let made = [&mut own.active, &mut own.next].map(|sek| sek.take_if(|sek| stale(sek.epoch)));
+        let retiring = own.retiring.extract_if(.., |(_, epoch, _)| stale(*epoch)).map(|(key_id, ..)| key_id);
+        let adopted = own.adopted.extract_if(.., |key| stale(key.epoch)).map(|key| key.key_id);
+        let over: Vec<_> = made.into_iter().flatten().map(|sek| sek.key_id).chain(retiring).chain(adopted).collect();
+        over.into_iter().for_each(|key_id| self.remove_own(key_id));
+    }
+
     /// The configuration changed: keys of groups that are gone or may no longer be used are wiped, others are made. Where
     /// an epoch has another GAK than before, no key made under the old one stays in use.
     pub(crate) fn regroup(&mut self, now: Now, rekeyed: &[(Group, Epoch)]) {
@@ -521,12 +552,16 @@ impl Engine {
             .seks
             .learnt
             .iter()
-            .filter(|(_, learnt)| !self.delivers(learnt.group, learnt.epoch))
+            .filter(|(_, learnt)| {
+                !self.delivers(learnt.group, learnt.epoch) || rekeyed.contains(&(learnt.group, learnt.epoch))
+            })
             .map(|(&key_id, _)| key_id)
             .collect();
         for key_id in gone {
             self.wipe(key_id);
         }
+        // What did not open may do so now.
+        self.seks.unopened.clear();
         let is_unwanted =
             |key: &AdoptedKey| !self.delivers(key.group, key.epoch) || rekeyed.contains(&(key.group, key.epoch));
         let adopted = self.seks.adopted.iter();
@@ -554,13 +589,13 @@ impl Engine {
                     if own.active.as_ref().is_some_and(|sek| stale(sek.epoch))
                         || own.adopted.iter().any(|key| stale(key.epoch))
                     {
-                        self.replace_after(now, group, Duration::ZERO);
+                        if !self.replace_after(now, group, Duration::ZERO) {
+                            // Better nothing than what those who are left out can read.
+                            self.drop_stale(group, stale);
+                        }
                         continue;
                     }
-                    let next = own.next.take_if(|sek| stale(sek.epoch)).map(|sek| sek.key_id);
-                    let over = own.retiring.extract_if(.., |(_, epoch, _)| stale(*epoch)).map(|(key_id, ..)| key_id);
-                    let over: Vec<_> = over.chain(next).collect();
-                    over.into_iter().for_each(|key_id| self.remove_own(key_id));
+                    self.drop_stale(group, stale);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod byzantine;
+mod epochs;
 mod garbage;
 mod keys;
 mod kmg;
@@ -12,3 +13,4 @@ mod rig;
 mod routes;
 mod spread;
 mod stock;
+mod succession;

@@ -31,6 +31,8 @@ pub(crate) enum Timer {
     Housekeeping,
     /// Administrative objects have come.
     Administration,
+    /// Who stands for whom may have changed.
+    Successions,
     /// A group key is to be announced, changed to, or ended.
     Gaks,
     /// A ban is over.
@@ -40,7 +42,7 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Expiry,
         Self::NodeRefresh,
         Self::Seks,
@@ -54,6 +56,7 @@ impl Timer {
         Self::Streams,
         Self::Housekeeping,
         Self::Administration,
+        Self::Successions,
         Self::Gaks,
         Self::Bans,
         Self::Lease,

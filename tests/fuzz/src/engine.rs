@@ -304,7 +304,7 @@ impl World {
                 }
                 Output::Event(event) => assert!(!format!("{event:?}").is_empty()),
                 Output::InstallGtag { .. } | Output::RemoveGtag { .. } | Output::Route(_) | Output::Transit { .. } => {}
-                Output::Ban { .. } | Output::Persist | Output::StandBy { .. } | Output::Gateways(_) => {}
+                Output::Ban { .. } | Output::Persist { .. } | Output::StandBy { .. } | Output::Gateways(_) => {}
             }
         }
         outputs

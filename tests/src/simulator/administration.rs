@@ -5,6 +5,7 @@ use super::host::{administrator, config, group, seed_of};
 use core::time::Duration;
 use gemcast_engine::Engine;
 use gemcast_engine::derive::agreement_public_key;
+use gemcast_engine::inject::InjectError;
 use gemcast_engine::input::Input;
 use gemcast_engine::kmg::{Member, Package};
 use gemcast_engine::secret::Secret;
@@ -29,12 +30,18 @@ impl World {
         usize::try_from(self.rng.next_u64() % bound as u64).expect("below a usize")
     }
 
-    /// Hands objects to a host that is up, as its operator does.
-    pub fn inject(&mut self, host: usize, bodies: &[Vec<u8>]) {
+    /// Hands objects to a host that is up, as its operator does. Whether it took them.
+    ///
+    /// # Panics
+    /// When they are refused for another reason than that an epoch in force has their place.
+    pub fn inject(&mut self, host: usize, bodies: &[Vec<u8>]) -> bool {
         let now = self.time(host);
-        if let Some(engine) = &mut self.hosts[host].engine {
-            engine.inject(now, bodies).expect("the administrator's objects");
-            self.drain(host);
+        let Some(engine) = &mut self.hosts[host].engine else { return false };
+        let injected = engine.inject(now, bodies);
+        self.drain(host);
+        match injected {
+            Err(InjectError::Displaces { .. }) => false,
+            injected => injected.map(|_| true).expect("the administrator's objects"),
         }
     }
 
@@ -49,8 +56,8 @@ impl World {
         result
     }
 
-    /// The administrator makes a group key for members and hands it to one of the hosts.
-    pub fn package(&mut self, by: usize, epoch: u16, to: &[usize], starts_in: Duration, emergency: bool) {
+    /// The administrator makes a group key for members and hands it to one of the hosts. Whether that took it.
+    pub fn package(&mut self, by: usize, epoch: u16, to: &[usize], starts_in: Duration, emergency: bool) -> bool {
         let member = |&host: &usize| Member {
             node: self.hosts[host].id,
             agreement_key: agreement_public_key(&Secret::new(seed_of(host))),
@@ -63,7 +70,7 @@ impl World {
         random.iter_mut().for_each(|bytes| self.rng.fill_bytes(bytes));
         let [gak, seed] = random;
         let made = administrator().package(&package, &Secret::new(gak), wall.0, seed).expect("members are distinct");
-        self.inject(by, &[vec![administrator().node("kmg", wall.0)], made].concat());
+        self.inject(by, &[vec![administrator().node("kmg", wall.0)], made].concat())
     }
 
     /// The administrator revokes a host, and tells another.

@@ -4,7 +4,7 @@ use super::byzantine::Byzantine;
 use core::time::Duration;
 use gemcast_engine::Engine;
 use gemcast_engine::config::{Babel, Config, GroupConfig, Membership, Node, Protection};
-use gemcast_engine::input::{AdoptedKey, Ifindex};
+use gemcast_engine::input::{AdoptedKey, Floor, Ifindex};
 use gemcast_engine::kmg::Administrator;
 use gemcast_engine::output::{Event, Output, RouteAction, Transmit};
 use gemcast_engine::secret::Secret;
@@ -50,8 +50,8 @@ pub struct Host {
     pub byzantine: Option<Byzantine>,
     /// Whether it takes no notice of the administrator: who holds it replaced its software.
     pub captured: bool,
-    /// What it kept on its disk of what the administrator said.
-    pub(super) kept: Vec<Vec<u8>>,
+    /// What it kept on its disk: of what the administrator said, and which epochs are over.
+    pub(super) kept: (Vec<Vec<u8>>, Vec<Floor>),
     /// Keys that ever sealed, with the map set they did it in: none may do it in two.
     sealed_in: BTreeMap<KeyId, u64>,
     /// Starts so far.
@@ -80,7 +80,7 @@ impl Host {
             member,
             byzantine: None,
             captured: false,
-            kept: vec![],
+            kept: Default::default(),
             sealed_in: BTreeMap::new(),
             starts: 0,
             id: NodeId::default(),
@@ -152,7 +152,10 @@ impl Host {
                 self.maps.gtags.insert((group, epoch), *key.expose());
             }
             Output::RemoveGtag { group, epoch } => drop(self.maps.gtags.remove(&(group, epoch))),
-            Output::Persist => self.kept = self.engine.as_ref().map(Engine::administration).unwrap_or_default(),
+            Output::Persist { .. } => {
+                self.kept =
+                    self.engine.as_ref().map(|engine| (engine.administration(), engine.floors())).unwrap_or_default();
+            }
             Output::StandBy { groups, .. } => self.maps.forwards = !groups.contains(&group()),
             Output::Gateways(gateways) => self.maps.gateways = gateways,
             Output::Ban { .. } => {}

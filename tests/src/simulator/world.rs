@@ -158,8 +158,9 @@ impl World {
         self.hosts[host].id = engine.node_id();
         self.hosts[host].engine = Some(engine);
         self.hosts[host].starts += 1;
-        let kept = self.hosts[host].kept.clone();
-        if !captured {
+        let (kept, floors) = self.hosts[host].kept.clone();
+        if let Some(engine) = self.hosts[host].engine.as_mut().filter(|_| !captured) {
+            engine.end_epochs(now, &floors);
             self.inject(host, &kept);
         }
         if self.hosts[host].maps.incarnation == 0 {
@@ -228,7 +229,7 @@ impl World {
     pub fn crash(&mut self, host: usize) {
         self.kill_control(host);
         self.hosts[host].maps = Maps::default();
-        self.hosts[host].kept.clear();
+        self.hosts[host].kept = Default::default();
     }
 
     /// A host makes a new key.

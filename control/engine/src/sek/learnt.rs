@@ -6,7 +6,7 @@ use crate::Engine;
 use crate::derive::{self, Traffic};
 use crate::object::{SKEW, Stored};
 use crate::output::{Event, InstallKey, Output};
-use crate::time::{Now, UnixMillis};
+use crate::time::{Instant, Now, UnixMillis};
 use crate::timer::Timer;
 use core::time::Duration;
 use gemcast_proto::id::{Group, KeyId, NodeId, Suite};
@@ -54,7 +54,7 @@ impl Engine {
             return;
         }
         let Ok(payload) = SekPayload::parse(stored.payload()) else { return };
-        let not_after = stored.not_after();
+        let (not_after, version) = (stored.not_after(), stored.header.version);
         let (origin, key_id, group, epoch) = (name.origin, payload.key_id, payload.group, payload.epoch);
         if origin == self.id || u64::from(key_id.0) != name.id {
             return;
@@ -78,13 +78,19 @@ impl Engine {
             return;
         }
         let not_before = UnixMillis(payload.not_before_ms);
-        let learnt = Learnt { origin, group, epoch, suite, not_before, not_after };
+        let learnt = Learnt { origin, version, group, epoch, suite, not_before, not_after };
         if self.seks.is_crowded_out(key_id, &learnt) {
             return self.wipe(key_id);
         }
+        let is_learnt = self.seks.learnt.get(&key_id).is_some_and(|known| *known == learnt);
+        if is_learnt || self.seks.unopened.get(&key_id) == Some(&(origin, version)) {
+            return;
+        }
         let Some(key) = self.opening_key(key_id, &learnt) else {
             self.counters.unwrap_failed += 1;
-            return self.wipe(key_id);
+            self.wipe(key_id);
+            self.seks.unopened.insert(key_id, (origin, version));
+            return;
         };
         let new = !self.seks.learnt.contains_key(&key_id);
         self.seks.remember(key_id, learnt);
@@ -179,6 +185,9 @@ impl Engine {
     pub(crate) fn forget_object(&mut self, stored: &Stored) {
         let name = stored.header.name;
         self.forget_lease(&name);
+        if name.kind == ObjectKind::SUCCESSOR {
+            self.await_succession(Instant(0));
+        }
         let Ok(key_id) = u32::try_from(name.id).map(KeyId) else { return };
         if name.kind == ObjectKind::SEK {
             self.drop_key(name.origin, key_id);
@@ -187,6 +196,9 @@ impl Engine {
 
     /// Neither opens nor relays packets under a key of a node's any more.
     pub(crate) fn drop_key(&mut self, origin: NodeId, key_id: KeyId) {
+        if self.seks.unopened.get(&key_id).is_some_and(|(of, _)| *of == origin) {
+            self.seks.unopened.remove(&key_id);
+        }
         self.close_transit(origin, key_id);
         if self.seks.learnt.get(&key_id).is_some_and(|learnt| learnt.origin == origin) {
             self.wipe(key_id);

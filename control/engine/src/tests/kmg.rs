@@ -15,23 +15,23 @@ use gemcast_proto::wire::gem::kmg::Rights;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn administrator() -> Administrator {
+pub(super) fn administrator() -> Administrator {
     Administrator::new(&Secret::new([0xad; 32]))
 }
 
 /// Hosts that were told of the administrator.
-fn administered(n: usize) -> impl Iterator<Item = Options> {
+pub(super) fn administered(n: usize) -> impl Iterator<Item = Options> {
     (0..n).map(|_| Options { administrators: vec![administrator().public_key()], ..Options::default() })
 }
 
-fn member(rig: &Rig, host: usize) -> Member {
+pub(super) fn member(rig: &Rig, host: usize) -> Member {
     let node = rig.hosts[host].engine.node_id();
     let agreement_key = rig.hosts[host].engine.nodes()[0].agreement_key;
     Member { node, agreement_key }
 }
 
 /// A package of epoch `epoch` for some hosts, the administrator's NODE in front.
-fn package(rig: &Rig, epoch: u16, to: &[usize], starts_in: Duration, emergency: bool) -> Vec<Vec<u8>> {
+pub(super) fn package(rig: &Rig, epoch: u16, to: &[usize], starts_in: Duration, emergency: bool) -> Vec<Vec<u8>> {
     let members: Vec<_> = to.iter().map(|&host| member(rig, host)).collect();
     let activate_at = rig.time().wall + starts_in;
     let package = Package { group: group(), epoch: Epoch(epoch), activate_at, emergency, members: &members };
@@ -40,16 +40,16 @@ fn package(rig: &Rig, epoch: u16, to: &[usize], starts_in: Duration, emergency: 
     [vec![administrator().node("head office", 1)], made].concat()
 }
 
-fn revoke(rig: &Rig, host: usize) -> Vec<Vec<u8>> {
+pub(super) fn revoke(rig: &Rig, host: usize) -> Vec<Vec<u8>> {
     let node = rig.hosts[host].engine.node_id();
     vec![administrator().node("head office", 1), administrator().revoke(node, rig.time().wall.0)]
 }
 
-fn epoch_of(rig: &Rig, host: usize) -> u16 {
+pub(super) fn epoch_of(rig: &Rig, host: usize) -> u16 {
     rig.hosts[host].maps.keys[&rig.active(host)].0.epoch.0
 }
 
-fn run_without_a_gap(rig: &mut Rig, hosts: &[usize], duration: Duration) {
+pub(super) fn run_without_a_gap(rig: &mut Rig, hosts: &[usize], duration: Duration) {
     let end = rig.now + duration;
     while rig.now < end {
         rig.run(Duration::from_millis(50));
@@ -63,7 +63,7 @@ fn run_without_a_gap(rig: &mut Rig, hosts: &[usize], duration: Duration) {
     }
 }
 
-fn trio() -> Rig {
+pub(super) fn trio() -> Rig {
     let mut rig = Rig::new(administered(3), &[&[0, 1], &[1, 2]]);
     rig.run_until(10 * SECOND, |rig| rig.opens(0, 1) && rig.opens(1, 0) && rig.opens(2, 0) && rig.opens(0, 2));
     rig
@@ -218,7 +218,7 @@ fn packages_that_cannot_work_are_not_made() {
     assert_eq!(make(&weak), Some(PackageError::Key(twice[0].node)));
 }
 
-fn listed(rig: &Rig, hosts: &[(usize, Rights)]) -> Vec<Vec<u8>> {
+pub(super) fn listed(rig: &Rig, hosts: &[(usize, Rights)]) -> Vec<Vec<u8>> {
     let entry = |&(host, rights): &(usize, Rights)| {
         administrator().list(rig.hosts[host].engine.node_id(), rights, "listed", rig.time().wall.0)
     };

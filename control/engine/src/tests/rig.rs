@@ -3,7 +3,7 @@
 use crate::Engine;
 use crate::config::{Babel, Config, GroupConfig, Link, Membership, Node, Policy, Protection};
 use crate::inject::{InjectError, Injected};
-use crate::input::{AdoptedKey, Ifindex, Input, Interface, Packet};
+use crate::input::{AdoptedKey, Floor, Ifindex, Input, Interface, Packet};
 use crate::output::{Event, Output, RouteAction};
 use crate::secret::Secret;
 use crate::time::{Instant, Now, UnixMillis};
@@ -41,6 +41,8 @@ pub(super) struct Host {
     pub(super) engine: Engine,
     pub(super) maps: Maps,
     pub(super) events: Vec<Event>,
+    /// What it wrote to its disk at once.
+    pub(super) kept: (Vec<Vec<u8>>, Vec<Floor>),
 }
 
 /// A packet on its way.
@@ -186,7 +188,7 @@ impl Rig {
         for (number, options) in hosts.into_iter().enumerate() {
             let engine = Engine::new(config(number, &options), [u8::try_from(number).unwrap(); 32], rig.time());
             let maps = Maps { incarnation: 1, ..Maps::default() };
-            rig.hosts.push(Host { engine, maps, events: vec![] });
+            rig.hosts.push(Host { engine, maps, events: vec![], kept: Default::default() });
             rig.plug(number);
         }
         rig
@@ -239,6 +241,18 @@ impl Rig {
         let seed = [u8::try_from(host + 100).unwrap(); 32];
         self.hosts[host].engine = Engine::new(config(host, options), seed, self.time());
         self.flights.retain(|flight| flight.to != host);
+        self.plug(host);
+    }
+
+    /// As before, with what it wrote to its disk.
+    pub(super) fn restart_with_state(&mut self, host: usize, options: &Options) {
+        let seed = [u8::try_from(host + 150).unwrap(); 32];
+        self.hosts[host].engine = Engine::new(config(host, options), seed, self.time());
+        self.flights.retain(|flight| flight.to != host);
+        let (bodies, floors) = self.hosts[host].kept.clone();
+        let now = self.time();
+        self.hosts[host].engine.end_epochs(now, &floors);
+        self.inject(host, &bodies).unwrap();
         self.plug(host);
     }
 
@@ -326,7 +340,12 @@ impl Rig {
                         maps.bans.remove(&key_id)
                     };
                 }
-                Output::Persist => {}
+                Output::Persist { at_once } => {
+                    let engine = &self.hosts[host].engine;
+                    if at_once {
+                        self.hosts[host].kept = (engine.administration(), engine.floors());
+                    }
+                }
                 Output::StandBy { groups, .. } => maps.standing_by = Some(groups),
                 Output::Gateways(gateways) => maps.gateways = gateways,
                 Output::Event(event) => self.hosts[host].events.push(event),
