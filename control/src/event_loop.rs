@@ -266,6 +266,10 @@ impl Daemon {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled.map_err(|error| StartError::Io { what: "wait for events", error })?,
             }
+            // What is drawn from now on does not follow from the memory's contents: those may be a restored snapshot's.
+            if let Ok(fresh) = clock::seed() {
+                self.engine.reseed(&fresh);
+            }
             for event in &events {
                 match event.token() {
                     STOP => {

@@ -297,9 +297,9 @@ pub fn public_fingerprint(key: &[u8; 32]) -> String {
 
 /// Random secret bytes from the operating system.
 pub fn random() -> Result<Secret<32>, KeyFileError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    SystemRandom::new().fill(&mut *bytes).map_err(|_| KeyFileError::Random)?;
-    Ok(Secret::new(*bytes))
+    let mut filled = Ok(());
+    let secret = Secret::filled(|bytes| filled = SystemRandom::new().fill(bytes));
+    filled.map(|()| secret).map_err(|_| KeyFileError::Random)
 }
 
 /// Whether a file holds an identity rather than a single key, told from its first line.

@@ -4,7 +4,7 @@
 use crate::secret::Secret;
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
 use ring::hkdf;
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 /// Length of the output, as ring wants it: a type.
 struct Length(usize);
@@ -15,19 +15,19 @@ impl hkdf::KeyType for Length {
     }
 }
 
-fn hkdf_sha256<const N: usize>(key_material: &[u8], info: &[&[u8]]) -> [u8; N] {
-    let mut out = [0; N];
-    hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
-        .extract(key_material)
-        .expand(info, Length(N))
-        .and_then(|okm| okm.fill(&mut out))
-        .expect("HKDF-SHA256 gives up to 255 × 32 bytes");
-    out
+fn hkdf_sha256<const N: usize>(key_material: &[u8], info: &[&[u8]]) -> Secret<N> {
+    Secret::filled(|out| {
+        hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
+            .extract(key_material)
+            .expand(info, Length(N))
+            .and_then(|okm| okm.fill(out))
+            .expect("HKDF-SHA256 gives up to 255 × 32 bytes");
+    })
 }
 
 /// Key of the Babel MAC (RFC 8967) that a bootstrap key stands for; stock routers are configured with it.
 pub fn babel_mac_key(bootstrap_key: &Secret<32>) -> Secret<32> {
-    Secret::new(hkdf_sha256(bootstrap_key.expose(), &[b"gemcast1 babel mac"]))
+    hkdf_sha256(bootstrap_key.expose(), &[b"gemcast1 babel mac"])
 }
 
 /// Public key of an X25519 private key (RFC 7748 §6.1).
@@ -38,13 +38,13 @@ pub fn agreement_public_key(private_key: &Secret<32>) -> [u8; 32] {
 
 /// SipHash key of a group's gtag in one epoch.
 pub fn gtag_key(gak: &Secret<32>, group: Group, epoch: Epoch) -> Secret<16> {
-    Secret::new(hkdf_sha256(gak.expose(), &[b"gemcast1 gtag", &group.to_bytes(), &epoch.0.to_be_bytes()]))
+    hkdf_sha256(gak.expose(), &[b"gemcast1 gtag", &group.to_bytes(), &epoch.0.to_be_bytes()])
 }
 
 /// Key that one SEK, in one version of its object, is wrapped under.
 pub fn wrap_key(gak: &Secret<32>, origin: NodeId, version: u64, key_id: KeyId, salt: &[u8; 16]) -> Secret<32> {
     let (version, key_id) = (version.to_be_bytes(), key_id.0.to_be_bytes());
-    Secret::new(hkdf_sha256(gak.expose(), &[b"gemcast1 wrap", &origin.0, &version, &key_id, salt]))
+    hkdf_sha256(gak.expose(), &[b"gemcast1 wrap", &origin.0, &version, &key_id, salt])
 }
 
 /// What a SEK is used as.
@@ -68,11 +68,11 @@ pub struct Traffic<'a> {
 impl Traffic<'_> {
     /// AEAD key and nonce salt of the data packets.
     pub fn derive(&self) -> (Secret<32>, Secret<12>) {
-        let mut material = [0; 64];
+        let mut material = Zeroizing::new([0; 64]);
         material[..32].copy_from_slice(self.sek.expose());
         material[32..].copy_from_slice(self.gak.expose());
-        let mut okm: [u8; 44] = hkdf_sha256(
-            &material,
+        let okm: Secret<44> = hkdf_sha256(
+            &*material,
             &[
                 b"gemcast1 data",
                 &[self.suite as u8],
@@ -82,15 +82,8 @@ impl Traffic<'_> {
                 &self.epoch.0.to_be_bytes(),
             ],
         );
-        material.zeroize();
-        let (mut key, mut salt) = ([0; 32], [0; 12]);
-        key.copy_from_slice(&okm[..32]);
-        salt.copy_from_slice(&okm[32..]);
-        okm.zeroize();
-        let secrets = (Secret::new(key), Secret::new(salt));
-        key.zeroize();
-        salt.zeroize();
-        secrets
+        let (key, salt) = okm.expose().split_at(32);
+        (Secret::filled(|to| to.copy_from_slice(key)), Secret::filled(|to| to.copy_from_slice(salt)))
     }
 }
 
@@ -105,8 +98,11 @@ mod tests {
     #[test]
     fn hkdf_is_rfc_5869s() {
         // Appendix A.3: no salt, no info.
-        let okm: [u8; 42] = hkdf_sha256(&[0x0b; 22], &[]);
-        assert_eq!(hex(&okm), "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+        let okm: Secret<42> = hkdf_sha256(&[0x0b; 22], &[]);
+        assert_eq!(
+            hex(okm.expose()),
+            "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"
+        );
     }
 
     /// Expected values computed with another implementation (Python's hmac), field by field from the design.

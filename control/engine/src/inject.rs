@@ -105,12 +105,35 @@ impl Engine {
                     self.flood_own(now.mono, header.name);
                     self.object_changed(now, None, &header);
                 }
+                Ok(Offer::Outdated) if self.says_otherwise(body) => {
+                    let why =
+                        "older than what is known, which says something else: is the administrator's clock behind?";
+                    injected.refused.push((at + 1, header.name.kind, why.into()));
+                }
                 Ok(Offer::Repeated | Offer::Outdated | Offer::Conflict { replaced: false }) => injected.known += 1,
                 Err(refusal) => injected.refused.push((at + 1, header.name.kind, refusal.to_string())),
             }
         }
         self.govern(now);
         Ok(injected)
+    }
+
+    /// Whether what is known under the name of an administrative object is no later word on the same matter, but another
+    /// one that was meant to be replaced.
+    fn says_otherwise(&self, body: &[u8]) -> bool {
+        let object = Object::parse(body).expect("parsed before it was offered");
+        let Some(known) = self.objects.get(&object.header.name) else { return false };
+        match object.header.name.kind {
+            // A higher epoch in its slot is the course of things.
+            ObjectKind::GAK_PACKAGE => {
+                let epoch = |payload| PackagePayload::parse(payload).map(|package| package.epoch).ok();
+                epoch(known.payload()) <= epoch(object.payload) && known.payload() != object.payload
+            }
+            ObjectKind::REVOKE | ObjectKind::ROSTER => {
+                known.header.tombstone != object.header.tombstone || known.payload() != object.payload
+            }
+            _ => false,
+        }
     }
 
     /// Whether an object is signed in the name of an administrator that this gateway was told of.

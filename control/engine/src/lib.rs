@@ -74,6 +74,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use zeroize::Zeroizing;
 
 /// Validity of our NODE object; it is made anew halfway.
 const NODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -171,6 +172,15 @@ impl Engine {
         engine.announce_node(now, now.wall.0);
         engine.timers.set(Timer::Housekeeping, now.mono + HOUSEKEEPING);
         engine
+    }
+
+    /// Mixes fresh randomness into the generator behind every key. An owner that runs where memory may be put back to what
+    /// it was, as that of a virtual machine, does so whenever keys may be made: none is then made twice.
+    pub fn reseed(&mut self, fresh: &[u8; 32]) {
+        let mut seed = Zeroizing::new([0; 32]);
+        self.rng.fill_bytes(&mut *seed);
+        seed.iter_mut().zip(fresh).for_each(|(byte, fresh)| *byte ^= fresh);
+        self.rng = ChaCha20Rng::from_seed(*seed);
     }
 
     /// Takes one event.

@@ -92,7 +92,7 @@ pub(crate) enum Refusal {
     TooLong,
     #[error("its origin's NODE object is not known")]
     UnknownOrigin,
-    #[error("its origin is not the hash of the key it carries")]
+    #[error("its origin is not the hash of the key it carries, or another key has that id")]
     Origin,
     #[error("its signature is wrong")]
     Signature,
@@ -152,7 +152,7 @@ pub(crate) struct Objects {
     per_origin: BTreeMap<NodeId, Origin>,
     nodes: BTreeMap<NodeId, NodeKeys>,
     /// Administrators that this gateway was told of.
-    administrators: BTreeSet<NodeId>,
+    administrators: BTreeMap<NodeId, [u8; 32]>,
     /// Nodes whose objects are refused.
     revoked: BTreeSet<NodeId>,
     /// What has a meaning beyond nodes and SEKs, in the order of its names.
@@ -203,16 +203,22 @@ impl Objects {
 
     /// The administrators that this gateway was told of.
     pub(crate) fn administrators(&self) -> impl Iterator<Item = NodeId> {
-        self.administrators.iter().copied()
+        self.administrators.keys().copied()
     }
 
     pub(crate) fn is_administrator(&self, node: NodeId) -> bool {
-        self.administrators.contains(&node)
+        self.administrators.contains_key(&node)
     }
 
-    /// Tells which administrators count.
-    pub(crate) fn set_administrators(&mut self, administrators: BTreeSet<NodeId>) {
-        self.administrators = administrators;
+    /// Tells which administrators count, by their whole Ed25519 keys. What another key of the same id signed goes.
+    pub(crate) fn set_administrators(&mut self, keys: &[[u8; 32]]) {
+        self.administrators = keys.iter().map(|key| (node_id_of(key), *key)).collect();
+        let forged = |node: &NodeId| {
+            let known = self.nodes.get(node).map(|keys| keys.signing_key);
+            known.is_some_and(|known| self.administrators.get(node).is_some_and(|key| *key != known))
+        };
+        let forged: Vec<_> = self.by_position.keys().filter(|(_, name)| forged(&name.origin)).copied().collect();
+        forged.iter().for_each(|position| drop(self.remove(position)));
         self.idle = self.by_position.values().filter(|stored| self.is_idle(&stored.header)).count();
     }
 
@@ -320,6 +326,12 @@ impl Objects {
         if header.name.kind == ObjectKind::NODE {
             let node = NodePayload::parse(object.payload).map_err(Refusal::Payload)?;
             if node_id_of(&node.signing_key) != header.name.origin || header.name.id != 0 {
+                return Err(Refusal::Origin);
+            }
+            // The id has 64 bits only: the first key of an id is its only one, an administrator's is the configured one.
+            let known = self.nodes.get(&header.name.origin).map(|keys| &keys.signing_key);
+            let key = self.administrators.get(&header.name.origin).or(known);
+            if key.is_some_and(|key| *key != node.signing_key) {
                 return Err(Refusal::Origin);
             }
             verify(&node.signing_key, object)?;

@@ -56,8 +56,7 @@ impl Engine {
 
     /// Which administrators count has changed, or is told for the first time.
     pub(crate) fn set_administrators(&mut self, now: Now) {
-        let administrators = self.config.administrators.iter().map(object::node_id_of).collect();
-        self.objects.set_administrators(administrators);
+        self.objects.set_administrators(&self.config.administrators);
         self.reread_revocations(now);
         self.reread_roster(now);
     }

@@ -12,6 +12,13 @@ impl<const N: usize> Secret<N> {
         Self(Box::new(bytes))
     }
 
+    /// Bytes written where they stay, so that no copy is left elsewhere.
+    pub fn filled(fill: impl FnOnce(&mut [u8; N])) -> Self {
+        let mut secret = Self::new([0; N]);
+        fill(&mut secret.0);
+        secret
+    }
+
     /// The bytes, for a cryptographic call or a key map.
     pub fn expose(&self) -> &[u8; N] {
         &self.0

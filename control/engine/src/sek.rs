@@ -312,10 +312,7 @@ impl Engine {
             return false;
         }
         let key_id = self.unused_key_id();
-        let mut bytes = [0; 32];
-        self.rng.fill_bytes(&mut bytes);
-        let secret = Secret::new(bytes);
-        zeroize::Zeroize::zeroize(&mut bytes);
+        let secret = Secret::filled(|bytes| self.rng.fill_bytes(bytes));
         let mut salt = [0; 16];
         self.rng.fill_bytes(&mut salt);
         let lifetime = self.config.sek_lifetime;

@@ -63,11 +63,9 @@ pub(crate) fn open(
     enc: &[u8; 32],
     ciphertext: &[u8; 48],
 ) -> Option<Secret<32>> {
-    let mut text = *ciphertext;
-    let opened = open_in_place(private_key, &binding.info(), &[], enc, &mut text);
-    let gak = opened.and_then(|text| Some(Secret::new(text.try_into().ok()?)));
-    zeroize::Zeroize::zeroize(&mut text);
-    gak
+    let mut text = zeroize::Zeroizing::new(*ciphertext);
+    let gak: &[u8; 32] = open_in_place(private_key, &binding.info(), &[], enc, &mut *text)?.try_into().ok()?;
+    Some(Secret::filled(|to| *to = *gak))
 }
 
 /// The last 16 bytes of `text` are room for the tag.

@@ -84,6 +84,7 @@ pub fn show(file: &Path) -> Result<KeyFile, Failure> {
 
 /// The line by which the administrator knows a node.
 pub fn export(file: &Path, name: &str) -> Result<String, Failure> {
+    super::kmg::check_name("--name", name)?;
     let identity = keyfile::read_identity(file).map_err(|error| failure(&error))?;
     Ok(super::kmg::node_line(&identity.public_key(), &identity.agreement_public_key(), name))
 }

@@ -9,7 +9,7 @@ use gemcast_engine::time::UnixMillis;
 use gemcast_proto::api::{self, request, response};
 use gemcast_proto::id::{Epoch, Group, NodeId};
 use gemcast_proto::wire::gem::kmg::{PackagePayload, Rights, RosterPayload, SharePayload, SuccessorPayload};
-use gemcast_proto::wire::gem::{NodePayload, Object, ObjectKind, SekPayload};
+use gemcast_proto::wire::gem::{MAX_NAME_LEN, NodePayload, Object, ObjectKind, SekPayload};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -60,7 +60,7 @@ pub enum Command {
         /// The group as the gateways have it configured: 239.1.1.1, or a prefix
         #[arg(long)]
         group: Group,
-        /// Number of the new key, one more than `gemctl group list` shows
+        /// Number of the new key, one more than `gemctl group list` shows; four epochs of a group are kept beside each other
         #[arg(long)]
         epoch: u16,
         /// When the members change to it: "in 5m", or "2027-01-31T12:00:00Z"
@@ -122,7 +122,8 @@ pub enum Command {
     },
     /// Give a file to the running gateway, from which it spreads to all others
     ///
-    /// Refused where the administrator's public key is not in `kmg` of `[domain]`. Giving a file twice does no harm.
+    /// Refused where the administrator's public key is not in `kmg` of `[domain]`, and while the epoch in force would have to
+    /// make room: its number and the new one's differ by four, eight, and so on. Giving a file twice does no harm.
     Inject {
         /// The file
         file: PathBuf,
@@ -423,12 +424,26 @@ impl Signer {
 /// Writes the file by which a node names its successor; the new identity's file is made.
 pub fn rotate_node(old: &Path, new: &Path, name: &str, out: &Path) -> Result<Objects, Failure> {
     let wrong = |error: keyfile::KeyFileError| failed(error.to_string());
+    // Before a file is made.
+    check_name("--name", name)?;
+    if out.exists() {
+        return Err(failed(format!("{} exists; choose another name", out.display())));
+    }
     let old = keyfile::read_identity(old).map_err(wrong)?;
     let new = keyfile::generate_identity(new).map_err(wrong)?;
     let agreement_key = old.agreement_public_key();
     let bodies = kmg::succession(&old.signing_seed, agreement_key, name, &new.signing_seed, now());
     write_new(out, &bundle::write(&bodies))?;
     Ok(Objects::of(out, &bodies))
+}
+
+/// Node names are short enough for every object that has one.
+pub fn check_name(place: &str, name: &str) -> Result<(), Failure> {
+    if name.len() <= MAX_NAME_LEN {
+        return Ok(());
+    }
+    let text = format!("{place}: a name of {} bytes; expected at most {MAX_NAME_LEN}, as `name` in [node]", name.len());
+    Err(failed(text))
 }
 
 /// Gives a file to the daemon.
@@ -496,6 +511,7 @@ fn read_members(files: &[PathBuf]) -> Result<Vec<Node>, Failure> {
                 let expected = "expected \"gemcast-node\", two public keys and a name, as `gemctl node export` prints";
                 return Err(failed(format!("{}:{}: {expected}", file.display(), at + 1)));
             };
+            check_name(&format!("{}:{}", file.display(), at + 1), &node.name)?;
             match nodes.iter().find(|known| known.id == node.id) {
                 Some(known) if known.agreement_key != node.agreement_key => {
                     let text =
@@ -547,4 +563,28 @@ fn failed(message: impl Into<String>) -> Failure {
 
 fn now() -> UnixMillis {
     UnixMillis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_too_long_are_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let [old, new, out] = ["old", "new", "out"].map(|name| dir.path().join(name));
+        let identity = keyfile::generate_identity(&old).unwrap();
+        let long = "x".repeat(64);
+        let error = rotate_node(&old, &new, &long, &out).err().unwrap().message;
+        assert!(error.contains("--name: a name of 64 bytes; expected at most 63"), "{error}");
+        assert!(!new.exists() && !out.exists());
+        std::fs::write(&out, "").unwrap();
+        assert!(rotate_node(&old, &new, "b", &out).is_err() && !new.exists(), "the other file is in the way");
+
+        let members = dir.path().join("members");
+        let line = node_line(&identity.public_key(), &identity.agreement_public_key(), &long);
+        std::fs::write(&members, format!("# members\n{line}")).unwrap();
+        let error = read_members(std::slice::from_ref(&members)).err().unwrap().message;
+        assert!(error.contains("members:2: a name of 64 bytes"), "{error}");
+    }
 }

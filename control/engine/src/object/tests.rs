@@ -208,3 +208,27 @@ fn digests_of_children_add_up_to_their_parents() {
     assert_eq!(children.iter().map(|child| child.count).sum::<u32>(), whole.count);
     assert_eq!(children.iter().fold(0u128, |sum, child| sum.wrapping_add(child.sum)), whole.sum);
 }
+
+#[test]
+fn r3_an_id_has_one_key_and_an_administrators_is_the_configured_one() {
+    // Nobody finds two keys with the same 64 bits of hash in a test: the table is told of another one instead.
+    let (administrator, node) = (Origin::new(1), Origin::new(2));
+    let mut objects =
+        table(&[administrator.node(1), administrator.object(ObjectKind::REVOKE, 7, 1, &7u64.to_be_bytes())]);
+    let key = administrator.key.public_key().as_ref().try_into().unwrap();
+    objects.set_administrators(&[key]);
+    assert_eq!(objects.offer(NOW, &administrator.node(2)), Ok(Offer::Accepted));
+    objects.administrators.insert(administrator.id, [9; 32]);
+    assert_eq!(objects.offer(NOW, &administrator.node(3)), Err(Refusal::Origin));
+
+    objects.offer(NOW, &node.node(1)).unwrap();
+    assert_eq!(objects.offer(NOW, &node.node(2)), Ok(Offer::Accepted));
+    objects.nodes.get_mut(&node.id).unwrap().signing_key = [9; 32];
+    assert_eq!(objects.offer(NOW, &node.node(3)), Err(Refusal::Origin));
+
+    // The administrator is named after the forgery came: that goes.
+    objects.nodes.get_mut(&administrator.id).unwrap().signing_key = [9; 32];
+    objects.set_administrators(&[key]);
+    assert_eq!(objects.of(administrator.id, ObjectKind::REVOKE).count(), 0);
+    assert_eq!(objects.offer(NOW, &administrator.node(4)), Ok(Offer::Accepted));
+}

@@ -4,6 +4,7 @@ use super::wrap::unwrap;
 use super::{Learnt, MAX_KEYS_PER_SOURCE, Seks};
 use crate::Engine;
 use crate::derive::{self, Traffic};
+use crate::input::Ifindex;
 use crate::object::{SKEW, Stored};
 use crate::output::{Event, InstallKey, Output};
 use crate::time::{Instant, Now, UnixMillis};
@@ -110,7 +111,7 @@ impl Engine {
         if self.seks.incarnation.is_none() {
             return;
         }
-        let towards = self.interface_towards(origin);
+        let towards = self.relays_from(origin);
         for (&key_id, (_, from)) in self.seks.transit.iter_mut().filter(|(_, (of, _))| *of == origin) {
             if *from != towards {
                 *from = towards;
@@ -119,9 +120,14 @@ impl Engine {
         }
     }
 
+    /// Interface that packets of a node's keys are relayed from; none if this gateway may not relay.
+    fn relays_from(&self, origin: NodeId) -> Option<Ifindex> {
+        self.interface_towards(origin).filter(|_| self.rights(self.id).relay)
+    }
+
     /// A SEK object of another node came.
     fn open_transit(&mut self, origin: NodeId, key_id: KeyId) {
-        let towards = self.interface_towards(origin);
+        let towards = self.relays_from(origin);
         let (_, from) = self.seks.transit.entry(key_id).or_insert((origin, None));
         if self.seks.incarnation.is_some() && *from != towards {
             *from = towards;

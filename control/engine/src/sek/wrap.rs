@@ -17,14 +17,11 @@ pub(super) fn wrap(key: &Secret<32>, sek: &Secret<32>) -> [u8; 48] {
 
 /// Undoes [`wrap`]; `None` when the key is another one: its maker does not hold our GAK.
 pub(super) fn unwrap(key: &Secret<32>, wrapped: &[u8; 48]) -> Option<Secret<32>> {
-    let mut text = *wrapped;
-    let opened = wrap_cipher(key)
-        .open_in_place(aead::Nonce::assume_unique_for_key([0; 12]), aead::Aad::empty(), &mut text)
-        .ok()
-        .and_then(|sek| <[u8; 32]>::try_from(&*sek).ok())
-        .map(Secret::new);
-    zeroize::Zeroize::zeroize(&mut text);
-    opened
+    let mut text = zeroize::Zeroizing::new(*wrapped);
+    let cipher = wrap_cipher(key);
+    let sek = cipher.open_in_place(aead::Nonce::assume_unique_for_key([0; 12]), aead::Aad::empty(), &mut *text).ok()?;
+    let sek: &[u8; 32] = (&*sek).try_into().ok()?;
+    Some(Secret::filled(|to| *to = *sek))
 }
 
 fn wrap_cipher(key: &Secret<32>) -> aead::LessSafeKey {

@@ -167,3 +167,18 @@ fn a_group_that_is_configured_away_leaves_nothing_behind() {
     rig.handle(0, Input::Reconfigure(Box::new(config(0, &Options::default()))));
     assert!(rig.opens(0, 1), "and comes back from the table");
 }
+
+#[test]
+fn a_generator_that_is_put_back_makes_other_keys_once_it_was_given_fresh_randomness() {
+    let made = |fresh: Option<u8>| {
+        let mut rig = Rig::new(members(2), &[&[0, 1]]);
+        rig.run_until(3 * SECOND, |rig| rig.opens(0, 1));
+        fresh.into_iter().for_each(|byte| rig.hosts[0].engine.reseed(&[byte; 32]));
+        rig.handle(0, Input::ReplaceSek(group()));
+        let key_id = rig.active(0);
+        (key_id, rig.hosts[0].maps.keys[&key_id].1)
+    };
+    assert!(made(None) == made(None), "the same memory makes the same key");
+    let (once, again) = (made(Some(1)), made(Some(2)));
+    assert!(once.0 != again.0 && once.1 != again.1 && once != made(None));
+}

@@ -321,3 +321,43 @@ fn r1_an_emergency_rotation_leaves_no_use_for_the_key_before() {
     };
     assert!(rig.hosts[0].engine.objects.get(&name).unwrap().header.tombstone);
 }
+
+#[test]
+fn who_may_not_relay_does_not() {
+    let mut rig = trio();
+    let key = rig.active(0);
+    let relays = |rig: &Rig| rig.hosts[1].maps.transit.get(&key).copied().flatten().is_some();
+    assert!(relays(&rig));
+    let made = listed(&rig, &[(1, Rights { relay: false, ..Rights::ALL })]);
+    rig.inject(0, &made).unwrap();
+    rig.run(SECOND);
+    assert!(!relays(&rig) && rig.opens(1, 0), "it opens for itself");
+    let made = listed(&rig, &[(1, Rights::ALL)]);
+    rig.inject(0, &made).unwrap();
+    rig.run(SECOND);
+    assert!(relays(&rig));
+}
+
+#[test]
+fn what_is_older_than_what_it_was_meant_to_replace_is_told() {
+    let mut rig = trio();
+    let (node, version) = (rig.hosts[2].engine.node_id(), rig.time().wall.0);
+    let head = administrator().node("head office", 1);
+    let refused = |rig: &mut Rig, bodies: &[Vec<u8>]| rig.inject(0, bodies).unwrap().refused;
+    // Withdrawn, and then revoked by a clock that is behind.
+    let withdrawn = administrator().withdraw(ObjectKind::REVOKE, node, version);
+    assert!(refused(&mut rig, &[head, withdrawn]).is_empty());
+    let late = administrator().revoke(node, version - 1000);
+    let told = refused(&mut rig, &[late]);
+    assert!(told.len() == 1 && told[0].2.contains("is the administrator's clock behind?"), "{told:?}");
+    // The same epoch once more, older and otherwise.
+    let first = package(&rig, 2, &[0, 1, 2], SECOND, false);
+    rig.run(SECOND);
+    let second = package(&rig, 2, &[0, 1], SECOND, false);
+    assert!(refused(&mut rig, &second).is_empty());
+    assert_eq!(
+        refused(&mut rig, &first).iter().map(|(_, kind, _)| *kind).collect::<Vec<_>>(),
+        [ObjectKind::GAK_PACKAGE]
+    );
+    assert!(refused(&mut rig, &second).is_empty(), "giving a file twice does no harm");
+}
