@@ -155,7 +155,7 @@ impl Engine {
             self.seks.adopted.clear();
         }
         self.install_gtags();
-        self.sort_found_keys(now, known, keys);
+        let useless = self.sort_found_keys(now, known, keys);
         self.reinstall_own();
         // The maps may be new: every way is told again.
         self.seks.transit.values_mut().for_each(|(_, from)| *from = None);
@@ -164,11 +164,14 @@ impl Engine {
         self.learn_all(now);
         self.tend_own(now);
         self.tend_adopted(now);
+        // What may not seal any more goes when what takes its place is there.
+        self.outputs.extend(useless.into_iter().map(Output::RemoveKey));
     }
 
-    /// Keeps keys found in the maps that are of use, wipes the others.
-    fn sort_found_keys(&mut self, now: Now, known: Option<u64>, keys: Vec<AdoptedKey>) {
+    /// Keeps keys found in the maps that are of use, wipes the others. Returns those of our own that are to be wiped, too.
+    fn sort_found_keys(&mut self, now: Now, known: Option<u64>, keys: Vec<AdoptedKey>) -> Vec<KeyId> {
         let (first, new_maps) = (known.is_none(), known != self.seks.incarnation);
+        let mut useless = vec![];
         for key in keys {
             let valid = now.wall <= key.not_after + SKEW;
             let usable = valid && self.is_accepted(&key);
@@ -187,6 +190,8 @@ impl Engine {
                 self.seks.own.entry(key.group).or_default().adopted.push(key);
             } else if new_maps && !key.seals && receive && key.origin != self.id {
                 self.seks.adopted.insert(key.key_id, key);
+            } else if key.seals && key.origin == self.id {
+                useless.push(key.key_id);
             } else {
                 self.outputs.push_back(Output::RemoveKey(key.key_id));
                 if self.objects.is_revoked(key.origin) {
@@ -194,6 +199,7 @@ impl Engine {
                 }
             }
         }
+        useless
     }
 
     fn reinstall_own(&mut self) {
