@@ -124,6 +124,7 @@ struct Description {
     incarnation: u64,
     slots: u64,
     blocks: u64,
+    hash_key: [u64; 2],
 }
 
 impl Maps {
@@ -149,6 +150,7 @@ impl Maps {
         let (map, path) = open(name::SEKS)?;
         expect(&path, "size", u64::from(map.max_entries()), slots)?;
         let seks = Seks::new(&map, slots as usize).map_err(|error| MapError::Open { path, error })?;
+        let seks = seks.under(sync.hash_key());
 
         let (map, path) = open(name::COUNTERS)?;
         expect(&path, "size", u64::from(map.max_entries()), blocks)?;
@@ -168,7 +170,12 @@ impl Maps {
             }
             Err(_) => None,
         };
-        let described = Description { incarnation: page.incarnation.load(Ordering::Relaxed), slots, blocks };
+        let described = Description {
+            incarnation: page.incarnation.load(Ordering::Relaxed),
+            slots,
+            blocks,
+            hash_key: sync.hash_key(),
+        };
         let pins = Pins::open(dir);
         Ok(Self { keys: KeyTable::new(seks, counters, sync), described, gtag, bans, transit, pins })
     }
@@ -212,6 +219,11 @@ impl Maps {
         self.transit.is_some()
     }
 
+    /// Keys whose packets can be relayed at a time.
+    pub fn transit_room(&self) -> usize {
+        self.transit.as_ref().map_or(0, |transit| transit.max_entries() as usize)
+    }
+
     /// Frees counters that an earlier process left and nobody wants.
     pub fn tidy(&self) {
         self.keys.release_orphans();
@@ -227,8 +239,7 @@ impl Maps {
         bans: &BTreeSet<KeyId>,
         pins: bool,
     ) -> (Repairs, Result<(), MapError>) {
-        let Description { incarnation, slots, blocks } = self.described;
-        let sync = self.keys.describe(incarnation, slots, blocks);
+        let sync = self.keys.describe(&self.described);
         let keys = self.keys.repair();
         let gtags = gtags.iter().map(|((group, epoch), key)| (gtag_key(group, *epoch).to_vec(), sip_key(key)));
         let (gtags, gtags_refused) = reconcile(&self.gtag, name::GTAG, &gtags.collect());

@@ -198,6 +198,7 @@ impl Maps {
         let mapped = |map: &'static str| move |error: io::Error| XdpError::Map { map, reason: error.to_string() };
         let sync = Sync::new(data(&take(name::SYNC)?, name::SYNC)?.as_fd()).map_err(mapped(name::SYNC))?;
         if !sync.is_current() {
+            sync.set_hash_key([random()?, random()?]);
             sync.initialize(random()?, u64::from(sizes.keys), u64::from(sizes.own_keys));
         }
         let page = sync.page();
@@ -211,6 +212,7 @@ impl Maps {
         }
         let half = (page.lives.fetch_add(1, Ordering::Relaxed) % 2) as u32;
         let seks = Seks::new(data(&take(name::SEKS)?, name::SEKS)?.as_fd(), slots).map_err(mapped(name::SEKS))?;
+        let seks = seks.under(sync.hash_key());
         let counters = Counters::new(data(&take(name::COUNTERS)?, name::COUNTERS)?.as_fd(), blocks)
             .map_err(mapped(name::COUNTERS))?;
         let maps = Self {

@@ -19,7 +19,7 @@ pub mod sync;
 pub mod view;
 
 /// Version of every layout in this crate.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Names of the maps, in the program's object and in the pin directory.
 pub mod name {

@@ -1,7 +1,8 @@
 //! `SEKS`: the source encryption keys, written by control, read by every worker.
 //!
 //! An open-addressed table of 256-byte slots. A key that opens is looked up by its key id, a key that seals by its group:
-//! each starts probing at the hash of what it is looked up by. Every slot is a sequence lock: its number is odd while
+//! each starts probing at the hash of what it is looked up by, under a random key of these maps: others choose key ids, and
+//! could fill the chain of slots that a key of ours has to be in if they knew it. Every slot is a sequence lock: its number is odd while
 //! it is being written, and a reader that sees it unchanged has read a whole record. There is one writer.
 
 use crate::layout::MAX_QUEUES;
@@ -9,6 +10,7 @@ use crate::view::{Mapped, Shared};
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId, Suite};
+use gemcast_proto::wire::siphash::siphash24;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -230,19 +232,26 @@ impl std::error::Error for TableFull {}
 pub struct Seks {
     slots: Mapped<SekSlot>,
     mask: usize,
+    hash_key: [u64; 2],
 }
 
 impl Seks {
+    /// Places keys by a hash under this key, which is [`crate::sync::Sync::hash_key`]; without it, by one that is known.
+    pub fn under(mut self, hash_key: [u64; 2]) -> Self {
+        self.hash_key = hash_key;
+        self
+    }
+
     /// Maps `slots` slots, a power of two.
     pub fn new(map: impl AsFd, slots: usize) -> io::Result<Self> {
         assert!(slots.is_power_of_two(), "the number of slots is a power of two");
-        Ok(Self { slots: Mapped::new(map, slots)?, mask: slots - 1 })
+        Ok(Self { slots: Mapped::new(map, slots)?, mask: slots - 1, hash_key: [0; 2] })
     }
 
     /// A private table, for tests and benchmarks.
     pub fn anonymous(slots: usize) -> io::Result<Self> {
         assert!(slots.is_power_of_two(), "the number of slots is a power of two");
-        Ok(Self { slots: Mapped::anonymous(slots)?, mask: slots - 1 })
+        Ok(Self { slots: Mapped::anonymous(slots)?, mask: slots - 1, hash_key: [0; 2] })
     }
 
     fn probe(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
@@ -250,11 +259,22 @@ impl Seks {
         (0..PROBE_LIMIT.min(mask + 1)).map(move |step| (hash as usize).wrapping_add(step) & mask)
     }
 
-    fn start(sek: &Sek) -> u64 {
+    fn start(&self, sek: &Sek) -> u64 {
         match sek.role {
-            SekRole::Open => hash_key_id(sek.key_id),
-            SekRole::Seal { .. } => hash_group(&sek.group),
+            SekRole::Open => self.hash_key_id(sek.key_id),
+            SekRole::Seal { .. } => self.hash_group(&sek.group),
         }
+    }
+
+    fn hash_key_id(&self, key_id: KeyId) -> u64 {
+        let [k0, k1] = self.hash_key;
+        siphash24(k0, k1, [], key_id.0.into(), 4)
+    }
+
+    fn hash_group(&self, group: &Group) -> u64 {
+        let ([k0, k1], bytes) = (self.hash_key, group.mapped());
+        let words = [0, 8].map(|at| u64::from_le_bytes(array(bytes, at)));
+        siphash24(k0, k1, words, group.mapped_prefix_len().into(), 17)
     }
 
     fn find(&self, hash: u64, wanted: impl Fn(&Sek) -> bool, key_id: Option<KeyId>) -> Option<(SlotIndex, u32, Sek)> {
@@ -278,19 +298,19 @@ impl Seks {
 
     /// The key that opens packets with this key id, its slot, and the sequence number it was read at.
     pub fn find_open(&self, key_id: KeyId) -> Option<(SlotIndex, u32, Sek)> {
-        self.find(hash_key_id(key_id), |sek| sek.role == SekRole::Open, Some(key_id))
+        self.find(self.hash_key_id(key_id), |sek| sek.role == SekRole::Open, Some(key_id))
     }
 
     /// The active key that seals this group, its slot, and the sequence number it was read at.
     pub fn find_seal(&self, group: &Group) -> Option<(SlotIndex, u32, Sek)> {
         let active = |sek: &Sek| matches!(sek.role, SekRole::Seal { active: true, .. }) && sek.group == *group;
-        self.find(hash_group(group), active, None)
+        self.find(self.hash_group(group), active, None)
     }
 
     /// Whether a key id is one of our own for this group, active or not.
     pub fn is_own(&self, group: &Group, key_id: KeyId) -> bool {
         let seals = |sek: &Sek| matches!(sek.role, SekRole::Seal { .. });
-        self.find(hash_group(group), seals, Some(key_id)).is_some()
+        self.find(self.hash_group(group), seals, Some(key_id)).is_some()
     }
 
     /// Whether a slot still holds what was read from it at `sequence`.
@@ -322,7 +342,7 @@ impl Seks {
     /// Writes a key, over an earlier record of the same id and role. One writer only.
     pub fn insert(&self, sek: &Sek) -> Result<(), TableFull> {
         let mut free = None;
-        for index in self.probe(Self::start(sek)) {
+        for index in self.probe(self.start(sek)) {
             let id = self.slots[index].key_id.load(Ordering::Relaxed);
             if id == sek.key_id.0 && self.seals(index) == matches!(sek.role, SekRole::Seal { .. }) {
                 free = Some(index);
@@ -344,7 +364,7 @@ impl Seks {
 
     /// Whether a key is where readers look for it, as it was written.
     pub fn holds(&self, sek: &Sek) -> bool {
-        self.find(Self::start(sek), |found| found.is_same(sek), Some(sek.key_id)).is_some()
+        self.find(self.start(sek), |found| found.is_same(sek), Some(sek.key_id)).is_some()
     }
 
     /// Wipes every slot in use that holds no whole record, or one that is not `wanted`; returns how many. One writer only.
@@ -405,25 +425,6 @@ impl Seks {
             slot.write(EMPTY, &[0; WORDS]);
         }
     }
-}
-
-/// Where the probe for a key id starts. Key ids are random, but theirs to choose by other nodes: mixed, so that nobody
-/// fills a chain on purpose without also holding a signed identity.
-fn hash_key_id(key_id: KeyId) -> u64 {
-    mix(u64::from(key_id.0))
-}
-
-fn hash_group(group: &Group) -> u64 {
-    let bytes = group.mapped();
-    mix(u64::from_le_bytes(array(bytes, 0))
-        ^ mix(u64::from_le_bytes(array(bytes, 8)) ^ u64::from(group.mapped_prefix_len())))
-}
-
-/// The finalizer of SplitMix64: every input bit reaches every output bit.
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]
@@ -535,6 +536,23 @@ mod tests {
         assert!(seks.find_open(KeyId(1)).is_none(), "not a group");
         seks.insert(&sek(1, "239.1.1.1", SekRole::Open)).unwrap();
         assert!(seks.find_open(KeyId(1)).is_some());
+    }
+
+    #[test]
+    fn r9_key_ids_chosen_to_crowd_a_group_out_miss_under_another_hash_key() {
+        let known = Seks::anonymous(1 << 12).unwrap();
+        let start = known.hash_group(&"239.1.1.1".parse().unwrap()) as usize & known.mask;
+        let near =
+            |id: &u32| ((known.hash_key_id(KeyId(*id)) as usize & known.mask).wrapping_sub(start)) & known.mask < 8;
+        let chosen: std::vec::Vec<_> = (1..).filter(near).take(100).collect();
+        let crowd = |seks: &Seks| {
+            for &id in &chosen {
+                let _ = seks.insert(&sek(id, "239.1.1.1", SekRole::Open));
+            }
+            seks.insert(&seal(0xffff_0000, true))
+        };
+        assert_eq!(crowd(&known), Err(TableFull), "known to who chose them");
+        assert_eq!(crowd(&Seks::anonymous(1 << 12).unwrap().under([0x1234_5678, 0x9abc_def0])), Ok(()));
     }
 
     #[test]

@@ -24,7 +24,9 @@ pub struct SyncPage {
     pub counter_blocks: AtomicU64,
     /// Data planes that have used these maps so far.
     pub lives: AtomicU64,
-    reserved: [AtomicU64; 3],
+    /// Random key of the hash that places keys in `SEKS`.
+    pub hash_key: [AtomicU64; 2],
+    reserved: AtomicU64,
     /// Counts changes to `SEKS`; bumped by control after each batch of writes. Alone on its cache line.
     generation: AtomicU64,
     reserved2: [AtomicU64; 7],
@@ -68,6 +70,16 @@ impl Sync {
     /// The page.
     pub fn page(&self) -> &SyncPage {
         &self.0[0]
+    }
+
+    /// Key of the hash that places keys in `SEKS`.
+    pub fn hash_key(&self) -> [u64; 2] {
+        self.page().hash_key.each_ref().map(|half| half.load(Ordering::Relaxed))
+    }
+
+    /// Sets that key, before [`Sync::initialize`].
+    pub fn set_hash_key(&self, key: [u64; 2]) {
+        self.page().hash_key.iter().zip(key).for_each(|(half, value)| half.store(value, Ordering::Relaxed));
     }
 
     /// Describes freshly made maps. The layout version goes last: until then nobody trusts the rest.

@@ -1,7 +1,7 @@
 //! `SEKS` and `COUNTERS` with everything that belongs into them: each key is remembered as it was written, so that the
 //! map can be compared with it and rebuilt.
 
-use super::{Gtags, MapError};
+use super::{Description, Gtags, MapError};
 use gemcast_engine::input::AdoptedKey;
 use gemcast_engine::output::InstallKey;
 use gemcast_engine::time::UnixMillis;
@@ -241,12 +241,14 @@ impl KeyTable {
     }
 
     /// Makes `SYNC` describe these maps; `true` when it did not.
-    pub(super) fn describe(&self, incarnation: u64, slots: u64, blocks: u64) -> bool {
+    pub(super) fn describe(&self, described: &Description) -> bool {
+        let &Description { incarnation, slots, blocks, hash_key } = described;
         let page = self.sync.page();
         let fields = [&page.incarnation, &page.sek_slots, &page.counter_blocks];
         let same = fields.map(|field| field.load(Ordering::Relaxed)) == [incarnation, slots, blocks];
-        let right = same && self.sync.is_current();
+        let right = same && self.sync.is_current() && self.sync.hash_key() == hash_key;
         if !right {
+            self.sync.set_hash_key(hash_key);
             self.sync.initialize(incarnation, slots, blocks);
         }
         !right
@@ -277,10 +279,13 @@ impl KeyTable {
         repairs
     }
 
-    /// Writes the keys that are not there as they should be.
+    /// Writes the keys that are not there as they should be. Those that seal first: where there is no room for all, this
+    /// gateway's own senders have it.
     fn write_missing(&mut self) -> KeyRepairs {
         let mut repairs = KeyRepairs::default();
-        for sek in self.wanted.values().filter(|sek| !self.seks.holds(sek)) {
+        let missing = self.wanted.values().filter(|sek| !self.seks.holds(sek));
+        let (own, others): (Vec<_>, Vec<_>) = missing.partition(|sek| matches!(sek.role, SekRole::Seal { .. }));
+        for sek in own.into_iter().chain(others) {
             match self.seks.insert(sek) {
                 Ok(()) => repairs.written += 1,
                 Err(_) => repairs.unfit += 1,
