@@ -66,7 +66,7 @@ pub enum Form {
 }
 
 /// Prints an answer in the chosen form.
-pub fn show<T: Serialize>(form: Form, answer: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+pub fn show<T: Serialize>(form: Form, answer: &T, in_words: impl FnOnce(&T) -> String) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Versioned<'a, T> {
         schema: u32,
@@ -75,7 +75,7 @@ pub fn show<T: Serialize>(form: Form, answer: &T, text: impl FnOnce(&T) -> Strin
     }
 
     let output = match form {
-        Form::Text => text(answer),
+        Form::Text => text::printable_lines(&in_words(answer)),
         Form::Json => {
             let versioned = Versioned { schema: SCHEMA, answer };
             serde_json::to_string_pretty(&versioned).expect("messages have string keys") + "\n"

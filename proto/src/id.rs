@@ -20,6 +20,32 @@ impl fmt::Display for NodeId {
     }
 }
 
+/// What is no [`NodeId`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeIdError;
+
+impl fmt::Display for NodeIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no node id; expected one like 01:23:45:67:89:ab:cd:ef, as `gemctl node list` shows them")
+    }
+}
+
+impl core::error::Error for NodeIdError {}
+
+impl core::str::FromStr for NodeId {
+    type Err = NodeIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut id = [0; 8];
+        let mut parts = text.split(':');
+        for byte in &mut id {
+            let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or(NodeIdError)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| NodeIdError)?;
+        }
+        if parts.next().is_none() { Ok(Self(id)) } else { Err(NodeIdError) }
+    }
+}
+
 impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -287,7 +287,7 @@ fn export(socket: &Path) -> Result<Exit, Failure> {
     let line =
         |node: &api::Node| Some(kmg::node_line(&key(&node.signing_key)?, &key(&node.agreement_key)?, &node.name));
     let lines: Option<String> = nodes.nodes.iter().map(line).collect();
-    print(&lines.ok_or_else(mismatch)?)
+    print(&text::printable_lines(&lines.ok_or_else(mismatch)?))
 }
 
 fn print(text: &str) -> Result<Exit, Failure> {

@@ -9,7 +9,7 @@ use gemcast_engine::time::UnixMillis;
 use gemcast_proto::api::{self, request, response};
 use gemcast_proto::id::{Epoch, Group, NodeId};
 use gemcast_proto::wire::gem::kmg::{PackagePayload, Rights, RosterPayload, SharePayload, SuccessorPayload};
-use gemcast_proto::wire::gem::{MAX_NAME_LEN, NodePayload, Object, ObjectKind, SekPayload};
+use gemcast_proto::wire::gem::{MAX_NAME_LEN, NodePayload, Object, ObjectKind, SekPayload, is_plain_name};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -160,10 +160,9 @@ impl std::str::FromStr for Id {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected a node id like 01:23:45:67:89:ab:cd:ef; `gemctl node list` shows them";
-        let bytes: Option<Vec<u8>> =
-            text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2)).collect();
-        bytes.and_then(|bytes| bytes.try_into().ok()).map(|id| Self(NodeId(id))).ok_or(EXPECTED)
+        text.parse()
+            .map(Self)
+            .map_err(|_| "expected a node id like 01:23:45:67:89:ab:cd:ef; `gemctl node list` shows them")
     }
 }
 
@@ -352,13 +351,8 @@ pub fn make(command: Command) -> Result<Objects, Failure> {
     match command {
         Command::Package { signer, group, epoch, activate_at, emergency, members, only, without, gak } => {
             let mut nodes = select(read_members(&members)?, &only)?;
-            for name in &without {
-                let before = nodes.len();
-                nodes.retain(|node| !node.is(name));
-                if nodes.len() == before {
-                    return Err(failed(format!("--without {name}: no such node in the files of --members")));
-                }
-            }
+            check_names("--without", &nodes, &without)?;
+            nodes.retain(|node| !without.iter().any(|name| node.is(name)));
             if nodes.is_empty() {
                 return Err(failed("no member is left; a package needs one at least"));
             }
@@ -440,7 +434,11 @@ pub fn rotate_node(old: &Path, new: &Path, name: &str, out: &Path) -> Result<Obj
 /// Node names are short enough for every object that has one.
 pub fn check_name(place: &str, name: &str) -> Result<(), Failure> {
     if name.len() <= MAX_NAME_LEN {
-        return Ok(());
+        if is_plain_name(name) {
+            return Ok(());
+        }
+        let shown = super::text::printable(name);
+        return Err(failed(format!("{place}: the name \"{shown}\" has control or invisible characters; write another")));
     }
     let text = format!("{place}: a name of {} bytes; expected at most {MAX_NAME_LEN}, as `name` in [node]", name.len());
     Err(failed(text))
@@ -483,9 +481,26 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether it is the one that is named: by its id, which nobody can take, or by its name.
     fn is(&self, wanted: &str) -> bool {
-        self.name == wanted || self.id.to_string() == wanted
+        wanted.parse().map_or(self.name == wanted, |Id(id)| self.id == id)
     }
+}
+
+/// Checks that each of these names is that of one node. Whoever holds the bootstrap key can give itself any name.
+fn check_names(option: &str, nodes: &[Node], names: &[String]) -> Result<(), Failure> {
+    for name in names {
+        let named: Vec<_> = nodes.iter().filter(|node| node.is(name)).map(|node| node.id.to_string()).collect();
+        match &named[..] {
+            [] => return Err(failed(format!("{option} {name}: no such node in the files of --members"))),
+            [_] => {}
+            several => {
+                let several = several.join(", ");
+                return Err(failed(format!("{option} {name}: the name of several nodes ({several}); give a node id")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The line that describes a node: both public keys in base64, and its name.
@@ -527,9 +542,7 @@ fn read_members(files: &[PathBuf]) -> Result<Vec<Node>, Failure> {
 }
 
 fn select(nodes: Vec<Node>, only: &[String]) -> Result<Vec<Node>, Failure> {
-    if let Some(name) = only.iter().find(|name| !nodes.iter().any(|node| node.is(name))) {
-        return Err(failed(format!("--only {name}: no such node in the files of --members")));
-    }
+    check_names("--only", &nodes, only)?;
     Ok(nodes.into_iter().filter(|node| only.is_empty() || only.iter().any(|name| node.is(name))).collect())
 }
 
@@ -586,5 +599,20 @@ mod tests {
         std::fs::write(&members, format!("# members\n{line}")).unwrap();
         let error = read_members(std::slice::from_ref(&members)).err().unwrap().message;
         assert!(error.contains("members:2: a name of 64 bytes"), "{error}");
+    }
+
+    #[test]
+    fn r3_a_name_that_another_node_took_names_neither_and_an_id_cannot_be_taken() {
+        let node = |id, name: &str| Node { id: NodeId([id; 8]), agreement_key: [1; 32], name: name.into() };
+        let nodes = || vec![node(1, "studio"), node(2, "studio"), node(3, "01:01:01:01:01:01:01:01")];
+        let refused = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            select(nodes(), &names).map(|chosen| chosen.iter().map(|node| node.id).collect::<Vec<_>>())
+        };
+        let message = refused(&["studio"]).unwrap_err().message;
+        assert!(message.contains("several nodes (01:01:01:01:01:01:01:01, 02:02"), "{message}");
+        assert!(refused(&["stage"]).unwrap_err().message.contains("--only stage: no such node"));
+        assert_eq!(refused(&["01:01:01:01:01:01:01:01"]).ok(), Some(vec![NodeId([1; 8])]));
+        assert_eq!(refused(&[]).ok().map(|all| all.len()), Some(3));
     }
 }

@@ -345,7 +345,26 @@ pub fn event(event: &api::Event) -> String {
     for (name, value) in &event.fields {
         write!(line, " {name}={value}").expect("a String grows");
     }
-    line
+    printable(&line)
+}
+
+/// A line with its control characters written out, so that foreign text in it cannot pass for something else.
+pub(super) fn printable(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    for c in line.chars() {
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    text
+}
+
+/// The same for several lines.
+pub(super) fn printable_lines(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| {
+            let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+            printable(line) + end
+        })
+        .collect()
 }
 
 /// RFC 3339, UTC, to the millisecond. The calendar is the Gregorian one, counted from 1 March 0000 in eras of 400 years.
@@ -461,7 +480,7 @@ impl<const N: usize> Table<N> {
     }
 
     pub(super) fn row(&mut self, row: [String; N]) {
-        self.rows.push(row);
+        self.rows.push(row.map(|cell| printable(&cell)));
     }
 
     pub(super) fn text(&self) -> String {
@@ -512,6 +531,16 @@ mod tests {
         for wrong in ["", "2027-01-31", "2027-13-01T00:00:00Z", "2027-01-31T25:00:00Z", "in 5m", "1-1T1Z"] {
             assert_eq!(parse_time(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn r5_foreign_text_cannot_hide_a_row_or_add_one() {
+        let mut table = Table::new(["Name", "Role"]);
+        table.row(["a\u{1b}[1A\nb".into(), "x".into()]);
+        assert_eq!(table.text(), "Name            Role\na\\u{1b}[1A\\nb  x\n");
+        let event = api::Event { text: "told\r".into(), ..Default::default() };
+        assert!(super::event(&event).ends_with("told\\r"));
+        assert_eq!(printable_lines("a\u{7}\nb\n"), "a\\u{7}\nb\n");
     }
 
     #[test]

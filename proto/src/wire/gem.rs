@@ -60,6 +60,8 @@ pub enum Error {
     Flags(u8),
     /// A node name that is no UTF-8, or longer than its object.
     Name,
+    /// A node name with characters that are not shown as themselves; see [`is_plain_name`].
+    NameCharacters,
     /// A group that is none.
     Group(GroupError),
     /// A key id that never names a key.
@@ -74,6 +76,7 @@ impl fmt::Display for Error {
             Self::Length { what, len } => write!(f, "{what} of {len} bytes"),
             Self::Flags(flags) => write!(f, "unknown object flags {flags:#04x}"),
             Self::Name => f.write_str("node name that is no UTF-8 or does not fit its object"),
+            Self::NameCharacters => f.write_str("node name with control or invisible characters"),
             Self::Group(error) => write!(f, "group: {error}"),
             Self::KeyId => f.write_str("key id 0 or ffffffff, which never name a key"),
             Self::Range => f.write_str("subtree deeper than the tree, or prefix bits past its depth"),
@@ -269,6 +272,17 @@ impl ObjectHeader {
     }
 }
 
+/// Whether a name is shown as it is wherever it is printed: without control characters, which could hide or fake what
+/// stands around them, without characters that have no width or turn the direction of writing, and with no other white
+/// space than plain spaces.
+pub fn is_plain_name(name: &str) -> bool {
+    let is_invisible = |c: char| {
+        matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    !name.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' ') || is_invisible(c))
+}
+
 /// Payload of a NODE object.
 ///
 /// ```text
@@ -298,6 +312,9 @@ impl<'a> NodePayload<'a> {
             return Err(Error::Name);
         }
         let name = core::str::from_utf8(name).map_err(|_| Error::Name)?;
+        if !is_plain_name(name) {
+            return Err(Error::NameCharacters);
+        }
         Ok(Self { signing_key, agreement_key, name })
     }
 

@@ -193,6 +193,9 @@ impl<'a> RosterPayload<'a> {
             return Err(Error::Name);
         }
         let name = core::str::from_utf8(name).map_err(|_| Error::Name)?;
+        if !super::is_plain_name(name) {
+            return Err(Error::NameCharacters);
+        }
         Ok(Self { node: NodeId(node), rights: Rights::from_bits(rights).ok_or(Error::Flags(rights))?, name })
     }
 

@@ -127,3 +127,18 @@ proptest! {
         prop_assert_eq!(Request::parse(&out[..len]).unwrap().entries().collect::<Vec<_>>(), entries);
     }
 }
+
+#[test]
+fn r5_names_that_could_fake_what_stands_around_them_are_refused() {
+    let payload = |name: &str| {
+        let mut out = [0; NodePayload::MAX_LEN];
+        let len = NodePayload { signing_key: [1; 32], agreement_key: [2; 32], name }.emit(&mut out);
+        out[..len].to_vec()
+    };
+    for name in ["a\u{1b}[2K", "a\nb", "a\u{85}", "a\u{202e}b", "a\u{200b}", "\t"] {
+        assert_eq!(NodePayload::parse(&payload(name)), Err(Error::NameCharacters), "{name:?}");
+    }
+    for name in ["", "studio-1", "head office", "Köln"] {
+        assert_eq!(NodePayload::parse(&payload(name)).unwrap().name, name);
+    }
+}
