@@ -12,9 +12,10 @@ use gemcast_engine::config as engine;
 use gemcast_engine::input::Originated;
 use gemcast_engine::secret::Secret;
 use gemcast_engine::time::UnixMillis;
-use gemcast_proto::id::{Epoch, Group, Suite};
+use gemcast_proto::id::{Epoch, Group, NodeId, Suite};
 use gemcast_proto::wire::babel::Prefix;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -163,6 +164,8 @@ pub struct Segment {
     pub name: String,
     /// Who has the highest forwards; among equals each has its share of the groups.
     pub priority: u8,
+    /// Other gateways that are on it, for certain; others have to prove that they are members of the groups.
+    pub peers: BTreeSet<NodeId>,
 }
 
 impl Interface {

@@ -196,11 +196,12 @@ impl Interfaces {
         let mut shared = self.configured.iter().filter_map(|one| Some((one.config.segment.as_ref()?, one))).peekable();
         // Patterns that mean nothing now leave the segment without an interface.
         let rules = self.rules.iter().find_map(|rule| rule.segment.as_ref());
-        let config::Segment { name, priority } = shared.peek().map(|(segment, _)| *segment).or(rules)?;
+        let config::Segment { name, priority, peers } = shared.peek().map(|(segment, _)| *segment).or(rules)?;
         let links: Vec<_> = shared.filter_map(|(_, one)| Some((one.link.as_ref()?, one.state().0))).collect();
         Some(Segment {
             name: name.clone(),
             priority: *priority,
+            peers: peers.clone(),
             macs: links.iter().filter_map(|(link, _)| link.mac).collect(),
             up: links.iter().any(|(_, state)| *state == State::Up),
         })

@@ -605,6 +605,7 @@ impl Report<'_> {
             ("refused_banned", counters.refused_banned),
             ("refused_object", counters.refused_object),
             ("refused_quota", counters.refused_quota),
+            ("objects_evicted", counters.objects_evicted),
             ("refused_revoked", counters.refused_revoked),
             ("challenges_sent", counters.challenges_sent),
             ("objects_accepted", counters.objects_accepted),

@@ -209,6 +209,15 @@ fn every_mistake_is_answered_with_its_place_and_its_fix() {
         ),
         (HEAD.to_owned() + &INTERFACES.replace("\"trusted\"", "\"trusted\"\npriority = 7"), "priority without segment"),
         (
+            HEAD.to_owned()
+                + &INTERFACES.replace("\"trusted\"", "\"trusted\"\nsegment_peers = [\"01:23:45:67:89:ab:cd:ef\"]"),
+            "segment_peers without segment",
+        ),
+        (
+            HEAD.to_owned() + &INTERFACES.replace("\"trusted\"", "\"trusted\"\nsegment_peers = [\"studio-2\"]"),
+            "\"studio-2\" is no node id; expected one like 01:23:45:67:89:ab:cd:ef",
+        ),
+        (
             HEAD.to_owned() + &INTERFACES.replace("\"trusted\"", "\"trusted\"\nsegment = \"two words\""),
             "segment \"two words\"; expected a plain word of 1 to 63 bytes",
         ),

@@ -96,7 +96,10 @@ impl Engine {
             (Refusal::Payload(_), Err(error)) if !matches!(error, Error::Flags(_)) => {
                 self.blame(now, key, Fault::Malformed);
             }
-            (Refusal::Payload(_), Ok(header)) if header.name.kind == ObjectKind::NODE => {
+            // An older version does not look at the characters.
+            (Refusal::Payload(error), Ok(header))
+                if header.name.kind == ObjectKind::NODE && error != Error::NameCharacters =>
+            {
                 self.blame(now, key, Fault::Malformed);
             }
             _ => {}
@@ -193,7 +196,7 @@ impl Engine {
                 keys.filter_map(|name| Some((name.origin, KeyId(u32::try_from(name.id).ok()?)))).collect();
             for (node, key_id) in keys {
                 self.ban_key(node, key_id);
-                self.drop_key(node, key_id);
+                self.drop_key(now, node, key_id);
             }
         }
         let over: Vec<_> = before.difference(&wanted).copied().collect();
@@ -210,7 +213,8 @@ impl Engine {
     pub(crate) fn ban_key(&mut self, node: NodeId, key_id: KeyId) {
         let whose = self.origin_of(key_id);
         let room = self.bans.keys.len() < MAX_KEYS;
-        if self.is_banned(node) && room && whose.is_none_or(|whose| whose == node) {
+        let anothers = whose.is_some_and(|whose| whose != node) || self.is_contested(key_id, node);
+        if self.is_banned(node) && room && !anothers {
             self.bans.keys.entry(key_id).or_insert_with(|| {
                 self.outputs.push_back(Output::Ban { key_id, cause: BanCause::Node, banned: true });
                 node

@@ -104,6 +104,7 @@ impl Engine {
                     self.timers.set_by(Timer::Expiry, now.mono);
                     self.flood_own(now.mono, header.name);
                     self.object_changed(now, None, &header);
+                    self.forget_evicted(now);
                 }
                 Ok(Offer::Outdated) if self.says_otherwise(body) => {
                     let why =

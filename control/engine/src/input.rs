@@ -5,6 +5,7 @@ use crate::time::UnixMillis;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use gemcast_proto::id::{Epoch, Group, KeyId, NodeId};
 use gemcast_proto::wire::babel::Prefix;
+use std::collections::BTreeSet;
 
 /// Kernel interface index.
 pub type Ifindex = u32;
@@ -56,6 +57,8 @@ pub enum Input<'a> {
     Originate(Vec<Originated>),
     /// A new configuration, checked and complete.
     Reconfigure(Box<Config>),
+    /// The data plane has room for so many keys whose packets are relayed. Said before [`Input::DataPlaneUp`].
+    TransitRoom(usize),
     /// The LAN segment that this gateway may share with others; `None`: it shares none.
     Segment(Option<Segment>),
     /// Other gateways that delivered frames on the segment since this was said last.
@@ -71,6 +74,8 @@ pub struct Segment {
     pub name: String,
     /// Who has the highest is elected to forward.
     pub priority: u8,
+    /// Other gateways of the segment that the operator vouches for.
+    pub peers: BTreeSet<NodeId>,
     /// Ethernet addresses of our interfaces there; the first four are told.
     pub macs: Vec<[u8; 6]>,
     /// Whether those interfaces are up.

@@ -5,6 +5,10 @@
 //! winner of a group ([`election`]) seals what comes from the LAN and delivers what goes there. All gateways of a segment
 //! are taken to serve the same groups.
 //!
+//! Who holds the bootstrap key can announce a LEASE of any segment. It counts only from a node that has been vouched for,
+//! by an administrator who listed it or by the operator who named it as a peer of the segment, or that has proven to be a
+//! member: of the group in question, by a key which our group key unwraps, or, for a group that is not sealed, of any.
+//!
 //! A gateway that starts listens first: until its table equals its neighbours', so that it knows who is there. When there
 //! is another one, it announces itself ready only after it was well for [`STABLE`]: one that comes and goes does not take
 //! the groups along each time.
@@ -12,6 +16,7 @@
 mod election;
 
 use self::election::{Candidate, HANDOVER, Roles};
+use crate::config::{GroupConfig, Protection};
 use crate::input::{HeardGateway, Segment};
 use crate::neighbour::Neighbour;
 use crate::output::{Event, Output};
@@ -45,6 +50,8 @@ const HEARD: Duration = Duration::from_secs(3);
 const CONFLICT_OVER: Duration = Duration::from_secs(10);
 /// Other gateways of the segment that are known at a time; the LANs of this world have fewer.
 const MAX_PEERS: usize = 64;
+/// Members that come and go are gathered this long before that leads to an election.
+const RECOUNT: Duration = Duration::from_millis(100);
 
 /// Another gateway of our segment.
 struct Peer {
@@ -84,9 +91,17 @@ pub(crate) struct Leases {
     /// What the data plane was told.
     told: Option<(BTreeSet<Group>, bool)>,
     gateways: BTreeSet<[u8; 6]>,
+    /// Changes of membership that the last election knew of, and when later ones lead to another.
+    counted: u64,
+    recount_at: Option<Instant>,
 }
 
 impl Leases {
+    /// Other nodes may be candidates now.
+    pub(crate) fn recount(&mut self) {
+        self.candidates = None;
+    }
+
     /// The configuration or the clock changed: everything is elected and announced anew.
     pub(crate) fn renew(&mut self) {
         self.candidates = None;
@@ -148,7 +163,12 @@ impl Engine {
         let payload = payload.ok().filter(|lease| !stored.header.tombstone && lease.segment == self.leases.hash);
         let Some(lease) = payload.filter(|lease| lease.id() == name.id) else { return self.forget_lease(name) };
         if self.leases.peers.len() >= MAX_PEERS && !self.leases.peers.contains_key(&name.origin) {
-            return;
+            // Strangers keep nobody out.
+            let stranger = self.leases.peers.keys().copied().find(|&node| !self.is_of_segment(node));
+            match stranger.filter(|_| self.is_of_segment(name.origin)) {
+                Some(stranger) => drop(self.leases.peers.remove(&stranger)),
+                None => return,
+            }
         }
         let expected_until = now.mono + EXPECTED;
         let fresh = Peer {
@@ -177,9 +197,8 @@ impl Engine {
     pub(crate) fn gateways_heard(&mut self, now: Now, heard: &[HeardGateway]) {
         let mut conflicts = Vec::new();
         for heard in heard {
-            let Some((&node, _)) = self.leases.peers.iter().find(|(_, peer)| peer.macs.contains(&heard.mac)) else {
-                continue;
-            };
+            let mut known = self.leases.peers.iter().filter(|(node, _)| self.is_of_segment(**node));
+            let Some((&node, _)) = known.find(|(_, peer)| peer.macs.contains(&heard.mac)) else { continue };
             let may_forward = self.may_forward(node);
             let peer = self.leases.peers.get_mut(&node).expect("found just now");
             let reached = peer.ready && peer.counts_from.is_some_and(|from| from <= now.mono);
@@ -221,13 +240,25 @@ impl Engine {
         let own = Some(own).filter(|_| self.stands(now.mono, others.is_empty()));
         let candidates: Vec<_> = others.into_iter().chain(own).collect();
         let groups = self.config.groups.iter().map(|config| config.group);
-        let leases = &mut self.leases;
+        let recount = self.leases.counted != self.seks.membership_changes && {
+            let at = *self.leases.recount_at.get_or_insert(now.mono + RECOUNT);
+            self.timers.set_by(Timer::Lease, at);
+            at <= now.mono
+        };
         // With nobody to elect things stay as they are: a data plane that lost its control goes on.
-        let elects = !candidates.is_empty() && leases.candidates.as_ref() != Some(&candidates);
+        let elects = !candidates.is_empty() && (recount || self.leases.candidates.as_ref() != Some(&candidates));
         if elects {
-            leases.roles.elect(now.mono, self.id, &leases.hash, groups, &candidates);
-            leases.candidates = Some(candidates);
+            let mut roles = core::mem::take(&mut self.leases.roles);
+            let counts = |node, group: &Group| node == self.id || self.counts_for(node, group);
+            roles.elect(now.mono, self.id, &self.leases.hash, groups, &candidates, counts);
+            self.leases.roles = roles;
+            self.leases.candidates = Some(candidates);
         }
+        if elects || recount {
+            self.leases.counted = self.seks.membership_changes;
+            self.leases.recount_at = None;
+        }
+        let leases = &mut self.leases;
         let advanced = leases.roles.advance(now.mono);
         if let Some(at) = leases.roles.deadline() {
             self.timers.set_by(Timer::Lease, at);
@@ -243,12 +274,40 @@ impl Engine {
         self.rights(node) != Rights::NONE && !self.is_banned(node)
     }
 
+    /// Whether a node has been vouched for: an administrator listed it, or the operator named it as one of the segment.
+    fn is_vouched_for(&self, node: NodeId) -> bool {
+        let named = self.leases.segment.as_ref().is_some_and(|segment| segment.peers.contains(&node));
+        named || self.objects.is_listed(node)
+    }
+
+    /// Whether a node has been vouched for, or proved to be a member of a group of ours.
+    fn is_of_segment(&self, node: NodeId) -> bool {
+        self.is_vouched_for(node) || self.seks.members.contains_key(&node)
+    }
+
+    /// Whether a node can be elected to forward a group.
+    fn counts_for(&self, node: NodeId, group: &Group) -> bool {
+        let config = self.group_config(*group);
+        let sealed = config.is_some_and(|config| matches!(config.protection, Protection::Sealed { .. }));
+        let of_groups = self.seks.members.get(&node);
+        self.is_vouched_for(node) || of_groups.is_some_and(|groups| !sealed || groups.contains_key(group))
+    }
+
+    /// A node proved to be a member of a group of ours: its LEASE may not have counted before.
+    pub(crate) fn member_proven(&mut self, now: Now, node: NodeId) {
+        if self.leases.segment.is_some() && !self.leases.peers.contains_key(&node) {
+            self.learn_lease(now, &ObjectName { origin: node, kind: ObjectKind::LEASE, id: self.leases.id() });
+        }
+    }
+
     /// Other gateways that can forward, in the order of their ids; and whether there may be more.
     fn others(&mut self, now: Instant) -> (Vec<Candidate>, bool) {
         let reached = |node| self.interface_towards(node).is_some() && self.may_forward(node);
         let reached: BTreeSet<_> = self.leases.peers.keys().copied().filter(|&node| reached(node)).collect();
         let (mut others, mut expected, mut next) = (Vec::new(), false, None);
-        for (&node, peer) in &mut self.leases.peers {
+        let of_segment: BTreeSet<_> =
+            self.leases.peers.keys().copied().filter(|&node| self.is_of_segment(node)).collect();
+        for (&node, peer) in self.leases.peers.iter_mut().filter(|(node, _)| of_segment.contains(node)) {
             if reached.contains(&node) {
                 let wait = if peer.lost { RETURNED } else { Duration::ZERO };
                 peer.counts_from.get_or_insert(now + wait);
@@ -349,7 +408,8 @@ impl Engine {
 
     /// Tells the data plane whose frames on the LAN are no host's.
     fn tell_gateways(&mut self) {
-        let gateways: BTreeSet<_> = self.leases.peers.values().flat_map(|peer| &peer.macs).copied().collect();
+        let known = self.leases.peers.iter().filter(|(node, _)| self.is_of_segment(**node));
+        let gateways: BTreeSet<_> = known.flat_map(|(_, peer)| &peer.macs).copied().collect();
         if gateways != self.leases.gateways {
             self.outputs.push_back(Output::Gateways(gateways.clone()));
             self.leases.gateways = gateways;
@@ -359,7 +419,9 @@ impl Engine {
     /// Tells the data plane which groups stand by.
     fn tell_roles(&mut self) {
         let Some(candidates) = &self.leases.candidates else { return };
-        let substitute = candidates.iter().any(|candidate| candidate.node != self.id);
+        let others: Vec<_> = candidates.iter().map(|one| one.node).filter(|&node| node != self.id).collect();
+        let has_other = |config: &GroupConfig| others.iter().any(|&node| self.counts_for(node, &config.group));
+        let substitute = !others.is_empty() && self.config.groups.iter().all(has_other);
         let groups = self.config.groups.iter().map(|config| config.group);
         let groups: BTreeSet<_> = groups.filter(|group| !self.leases.roles.forwards(group)).collect();
         let (taken, left) = match &self.leases.told {

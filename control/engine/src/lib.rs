@@ -207,6 +207,7 @@ impl Engine {
             Input::AcceptClock => self.accept_clock(now),
             Input::Originate(prefixes) => self.originate(now, prefixes),
             Input::Reconfigure(config) => self.reconfigure(now, *config),
+            Input::TransitRoom(room) => self.set_transit_room(room),
             Input::Segment(segment) => self.set_segment(now, segment),
             Input::GatewaysHeard(heard) => self.gateways_heard(now, &heard),
             Input::Stop => self.stop(now),
@@ -323,7 +324,7 @@ impl Engine {
 
     fn expire_objects(&mut self, now: Now) {
         for stored in self.objects.expire(now.wall) {
-            self.forget_object(&stored);
+            self.forget_object(now, &stored);
         }
         if let Some(at) = self.objects.next_expiry() {
             // The wall clock may be set while we wait: looked at again every minute.

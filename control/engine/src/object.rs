@@ -3,6 +3,10 @@
 //! Nothing enters without its origin's signature. Two tables with the same objects have the same digest, whatever the
 //! order they came in; a digest of any subtree finds the differences of two tables in a few exchanges.
 
+mod room;
+
+pub(crate) use self::room::Standing;
+use self::room::{MAX_OBJECTS_PER_ORIGIN, Room, Weight};
 use crate::kmg;
 use crate::rate::{Bucket, Limit};
 use crate::time::{Instant, UnixMillis};
@@ -17,17 +21,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Difference between two gateways' wall clocks that is tolerated.
 pub(crate) const SKEW: Duration = Duration::from_secs(30);
-/// Objects of one origin; more are refused.
-const MAX_OBJECTS_PER_ORIGIN: usize = 32_768;
-/// Objects of other nodes altogether; more are refused.
-const MAX_OBJECTS: usize = 262_144;
-/// Of these, objects that mean nothing here: of kinds that this version does not know, and what administrators made that
-/// this gateway was not told of.
-const MAX_IDLE: usize = 65_536;
-/// Longest validity, so that a table filled on purpose is free again some day. A SEK of the longest life has 21 days.
+/// Longest validity, so that a table filled on purpose is free again some day. A SEK of the longest life has 21 days. What
+/// lasts for ever does so only from administrators that this gateway was told of.
 const MAX_VALIDITY: Duration = Duration::from_secs(22 * 24 * 3600);
 /// Objects that run out at a time; the others wait for the next one, so that nothing else has to wait for them.
 const EXPIRE_BATCH: usize = 1024;
+/// Withdrawals that are kept for nodes whose NODE ran out.
+const MAX_BURIED: usize = 16_384;
 /// Changes of one origin's objects that are taken in: all that it may have at once, and then enough for a SEK of each of
 /// 10,000 groups every other minute.
 const CHANGES: Limit = Limit { interval: Duration::from_millis(10), burst: MAX_OBJECTS_PER_ORIGIN as u32 };
@@ -137,6 +137,10 @@ type Position = (u64, ObjectName);
 #[derive(Clone, Default)]
 struct Origin {
     positions: BTreeSet<Position>,
+    first_seen: UnixMillis,
+    /// What kind it is by its age.
+    age: Standing,
+    weight: Option<Weight>,
     /// Limits how often they change. Only what it signed takes tokens, so that nobody else can use them up.
     changes: Bucket,
 }
@@ -159,6 +163,12 @@ pub(crate) struct Objects {
     governing: BTreeSet<ObjectName>,
     idle: usize,
     sum: u128,
+    room: Room,
+    /// Withdrawals by nodes whose NODE ran out: nobody could verify them, so they are in no digest. They are back in the
+    /// table with the NODE, before what they withdrew can be.
+    buried: BTreeMap<ObjectName, Stored>,
+    /// What gave way to others and was not fetched yet.
+    evicted: Vec<Stored>,
 }
 
 impl Objects {
@@ -220,6 +230,15 @@ impl Objects {
         let forged: Vec<_> = self.by_position.keys().filter(|(_, name)| forged(&name.origin)).copied().collect();
         forged.iter().for_each(|position| drop(self.remove(position)));
         self.idle = self.by_position.values().filter(|stored| self.is_idle(&stored.header)).count();
+        let lasting = self.by_position.iter().filter(|(_, stored)| stored.header.not_after == FOREVER);
+        let ends: Vec<_> = lasting.map(|(position, stored)| (*position, self.end_of(&stored.header))).collect();
+        for (position, end) in ends {
+            let Some(stored) = self.by_position.get_mut(&position) else { continue };
+            self.by_expiry.remove(&(stored.keep_until, position));
+            stored.keep_until = end;
+            self.by_expiry.insert((end, position));
+        }
+        self.weigh_all();
     }
 
     pub(crate) fn is_revoked(&self, node: NodeId) -> bool {
@@ -231,7 +250,9 @@ impl Objects {
         self.revoked = revoked;
         let of_revoked = |position: &&Position| self.revoked.contains(&position.1.origin);
         let positions: Vec<_> = self.by_position.keys().filter(of_revoked).copied().collect();
-        positions.iter().filter_map(|position| self.remove(position)).collect()
+        let gone = positions.iter().filter_map(|position| self.remove(position)).collect();
+        self.per_origin.retain(|_, origin| !origin.positions.is_empty());
+        gone
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeKeys)> {
@@ -243,6 +264,17 @@ impl Objects {
         let Ok(object) = Object::parse(body) else { return false };
         let known = self.get(&object.header.name);
         known.is_none_or(|known| object.header.version >= known.header.version && *known.body != *body)
+    }
+
+    /// Whether there is room for an object, if it is not known: its signature is not worth a check otherwise.
+    pub(crate) fn has_room(&self, body: &[u8]) -> bool {
+        let Ok(object) = Object::parse(body) else { return true };
+        self.get(&object.header.name).is_some() || self.room_for(&object.header).is_some()
+    }
+
+    /// What gave way to others since this was asked last.
+    pub(crate) fn take_evicted(&mut self) -> Vec<Stored> {
+        core::mem::take(&mut self.evicted)
     }
 
     /// Whether an object's origin, if it is the one named, has not changed too much lately.
@@ -258,8 +290,17 @@ impl Objects {
         }
     }
 
-    /// Takes an object if it is valid, signed by its origin, and newer than what is known.
+    /// Takes an object if it is valid, signed by its origin, newer than what is known, and there is room for it.
     pub(crate) fn offer(&mut self, now: UnixMillis, body: &[u8]) -> Result<Offer, Refusal> {
+        self.take(now, body, false)
+    }
+
+    /// Takes an object that was signed here just now: there is always room for it.
+    pub(crate) fn publish(&mut self, now: UnixMillis, body: &[u8]) -> Result<Offer, Refusal> {
+        self.take(now, body, true)
+    }
+
+    fn take(&mut self, now: UnixMillis, body: &[u8], ours: bool) -> Result<Offer, Refusal> {
         let object = Object::parse(body).map_err(Refusal::Payload)?;
         let header = object.header;
         let position = position(&header.name);
@@ -276,11 +317,19 @@ impl Objects {
             return Err(Refusal::Revoked);
         }
         let conflict = known.filter(|known| known.header.version == header.version).map(|known| known.hash);
-        if now > UnixMillis(u64::from(header.not_after) * 1000) + SKEW {
+        let end = self.end_of(&header);
+        let ends_at = UnixMillis(u64::from(end) * 1000);
+        if now > ends_at + SKEW {
             return Err(Refusal::Expired);
         }
-        if UnixMillis(u64::from(header.not_after) * 1000) > now + MAX_VALIDITY && !is_lasting(&object) {
+        if header.not_after == FOREVER && !is_lasting(&object) || end != FOREVER && ends_at > now + MAX_VALIDITY + SKEW
+        {
             return Err(Refusal::TooLong);
+        }
+        let is_new = known.is_none();
+        let known_until = known.map_or(0, |known| known.keep_until);
+        if is_new && !ours && self.room_for(&header).is_none() {
+            return Err(Refusal::Quota);
         }
         let node = self.verify(&object)?;
         // The version of a key is when it was made. What withdraws one is taken whatever the clock.
@@ -295,27 +344,19 @@ impl Objects {
             debug_assert_ne!(known_hash, hash, "different bytes");
             return Ok(Offer::Conflict { replaced: false });
         }
-        let of_origin = self.per_origin.get(&header.name.origin).map_or(0, |origin| origin.positions.len());
-        let idle = self.is_idle(&header);
-        let full = of_origin >= MAX_OBJECTS_PER_ORIGIN || self.len() >= MAX_OBJECTS || (idle && self.idle >= MAX_IDLE);
-        // What the administrator says has to find room whatever the others did.
-        let favoured = header.name.origin == self.own || self.is_administrator(header.name.origin);
-        let full = full && !(favoured && self.len() < 2 * MAX_OBJECTS);
-        if known.is_none() && full && header.name.origin != self.own {
-            return Err(Refusal::Quota);
+        if is_new && let Some(Some(least)) = self.room_for(&header) {
+            let evicted = self.remove(&least);
+            self.evicted.extend(evicted);
+            self.forget_empty(least.1.origin);
         }
-        let keep_until = known.map_or(0, |known| known.keep_until).max(header.not_after);
+        let keep_until = known_until.max(end);
         self.remove(&position);
-        self.sum = self.sum.wrapping_add(hash);
-        self.by_expiry.insert((keep_until, position));
-        self.by_position.insert(position, Stored { header, body: body.into(), hash, keep_until });
-        self.per_origin.entry(header.name.origin).or_default().positions.insert(position);
-        self.idle += usize::from(idle);
-        if is_governing(header.name.kind) {
-            self.governing.insert(header.name);
-        }
+        let fresh = || Origin { first_seen: now, ..Origin::default() };
+        self.per_origin.entry(header.name.origin).or_insert_with(fresh);
+        self.store(position, Stored { header, body: body.into(), hash, keep_until });
         if let Some(keys) = node {
             self.nodes.insert(header.name.origin, keys);
+            self.unbury(header.name.origin);
         }
         Ok(if conflict.is_some() { Offer::Conflict { replaced: true } } else { Offer::Accepted })
     }
@@ -371,6 +412,7 @@ impl Objects {
         if let Some(of_origin) = self.per_origin.get_mut(&origin) {
             of_origin.positions.remove(position);
         }
+        self.weigh(origin);
         if stored.header.name.kind == ObjectKind::NODE {
             self.nodes.remove(&origin);
         }
@@ -381,27 +423,81 @@ impl Objects {
     /// is more, [`Objects::next_expiry`] is over. Objects of a node whose NODE ran out go before it: without its key nobody
     /// could verify them again.
     pub(crate) fn expire(&mut self, now: UnixMillis) -> Vec<Stored> {
-        let mut gone = Vec::new();
+        let (mut gone, mut done) = (Vec::new(), 0);
         while let Some(&(keep_until, position)) = self.by_expiry.first() {
-            if now <= UnixMillis(u64::from(keep_until) * 1000) + SKEW || gone.len() >= EXPIRE_BATCH {
+            if now <= UnixMillis(u64::from(keep_until) * 1000) + SKEW || done >= EXPIRE_BATCH {
                 break;
             }
             let origin = position.1.origin;
             if position.1.kind == ObjectKind::NODE {
                 let of_origin = self.per_origin.get(&origin).into_iter().flat_map(|origin| &origin.positions);
-                let orphans = of_origin.filter(|orphan| **orphan != position).take(EXPIRE_BATCH - gone.len());
+                let orphans = of_origin.filter(|orphan| **orphan != position).take(EXPIRE_BATCH - done);
                 let orphans: Vec<_> = orphans.copied().collect();
-                gone.extend(orphans.iter().filter_map(|orphan| self.remove(orphan)));
+                for orphan in orphans {
+                    let Some(stored) = self.remove(&orphan) else { continue };
+                    if stored.header.tombstone && self.may_bury(origin) {
+                        self.buried.insert(orphan.1, stored);
+                    } else {
+                        gone.push(stored);
+                    }
+                    done += 1;
+                }
                 if self.per_origin.get(&origin).is_some_and(|origin| origin.positions.len() > 1) {
                     break;
                 }
             }
             gone.extend(self.remove(&position));
-            if self.per_origin.get(&origin).is_some_and(|origin| origin.positions.is_empty()) {
-                self.per_origin.remove(&origin);
-            }
+            done += 1;
+            self.forget_empty(origin);
         }
         gone
+    }
+
+    /// Whether there is room to keep a withdrawal; the second half is for others than newcomers.
+    fn may_bury(&self, origin: NodeId) -> bool {
+        let room = if self.standing(origin) == Standing::Newcomer { MAX_BURIED / 2 } else { MAX_BURIED };
+        self.buried.len() < room
+    }
+
+    /// The NODE of an origin is back, and what it withdrew stays withdrawn.
+    fn unbury(&mut self, origin: NodeId) {
+        let name = |kind, id| ObjectName { origin, kind: ObjectKind(kind), id };
+        let names: Vec<_> = self.buried.range(name(0, 0)..=name(u8::MAX, u64::MAX)).map(|(name, _)| *name).collect();
+        for name in names {
+            let Some(stored) = self.buried.remove(&name) else { continue };
+            self.store(position(&name), stored);
+        }
+    }
+
+    /// Puts an object into its place, which is free.
+    fn store(&mut self, position: Position, stored: Stored) {
+        let header = stored.header;
+        self.sum = self.sum.wrapping_add(stored.hash);
+        self.by_expiry.insert((stored.keep_until, position));
+        self.by_position.insert(position, stored);
+        self.per_origin.entry(header.name.origin).or_default().positions.insert(position);
+        self.weigh(header.name.origin);
+        self.idle += usize::from(self.is_idle(&header));
+        if is_governing(header.name.kind) {
+            self.governing.insert(header.name);
+        }
+    }
+
+    fn forget_empty(&mut self, origin: NodeId) {
+        if self.per_origin.get(&origin).is_some_and(|origin| origin.positions.is_empty()) {
+            self.per_origin.remove(&origin);
+        }
+    }
+
+    /// Until when an object counts. What lasts for ever does so only from administrators that this gateway was told of;
+    /// of others, so long from when it was made, which is its version.
+    fn end_of(&self, header: &ObjectHeader) -> u32 {
+        if header.not_after != FOREVER || self.is_administrator(header.name.origin) {
+            return header.not_after;
+        }
+        u32::try_from((header.version / 1000).saturating_add(MAX_VALIDITY.as_secs()))
+            .unwrap_or(FOREVER - 1)
+            .min(FOREVER - 1)
     }
 
     /// When the next object runs out.

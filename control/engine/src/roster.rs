@@ -106,10 +106,12 @@ impl Engine {
         let adopted = self.seks.adopted.iter().map(|(&key_id, key)| (key_id, key.origin, Some(key.not_after)));
         let dropped: Vec<_> = transit.chain(adopted).filter(|(_, origin, _)| !self.rights(*origin).send).collect();
         for (key_id, origin, adopted) in dropped {
-            if let Some(not_after) = adopted.filter(|_| self.objects.is_revoked(origin)) {
+            let anothers =
+                self.origin_of(key_id).is_some_and(|whose| whose != origin) || self.is_contested(key_id, origin);
+            if let Some(not_after) = adopted.filter(|_| self.objects.is_revoked(origin) && !anothers) {
                 self.ban_revoked(now, key_id, not_after);
             }
-            self.drop_key(origin, key_id);
+            self.drop_key(now, origin, key_id);
         }
     }
 
@@ -150,6 +152,13 @@ impl Engine {
             let wait = Duration::from_millis(first.0.saturating_sub((now.wall + object::SKEW).0));
             self.await_succession(now.mono + wait.min(Duration::from_secs(60)));
         }
+        let nodes = self.roster.listed.keys().chain(self.roster.predecessors.keys()).copied();
+        let listed = nodes
+            .filter(|&node| self.listed_as(node).is_some_and(|listed| self.roster.listed[&listed] != Rights::NONE));
+        if self.objects.set_listed(listed.collect(), self.config.membership == Membership::Roster) {
+            self.retry_refused(now.mono);
+            self.leases.recount();
+        }
     }
 
     /// Drops everything of nodes that are revoked now and were not before.
@@ -170,10 +179,11 @@ impl Engine {
             if stored.header.name.kind == ObjectKind::SEK
                 && let Ok(key_id) = u32::try_from(stored.header.name.id).map(KeyId)
                 && self.origin_of(key_id) == Some(stored.header.name.origin)
+                && !self.is_contested(key_id, stored.header.name.origin)
             {
                 self.ban_revoked(now, key_id, stored.not_after());
             }
-            self.forget_object(&stored);
+            self.forget_object(now, &stored);
         }
         if !new.is_empty() {
             self.drop_without_right(now);
@@ -192,6 +202,13 @@ impl Engine {
             self.roster.bans.insert(key_id, until);
             self.outputs.push_back(Output::Ban { key_id, cause: BanCause::Revoked, banned: true });
             self.timers.set_by(Timer::Bans, until);
+        }
+    }
+
+    /// An id that was that of a revoked node's key is that of a member's.
+    pub(crate) fn lift_revocation(&mut self, key_id: KeyId) {
+        if self.roster.bans.remove(&key_id).is_some() {
+            self.outputs.push_back(Output::Ban { key_id, cause: BanCause::Revoked, banned: false });
         }
     }
 

@@ -429,6 +429,8 @@ impl Engine {
         self.routing.table.sources.expire(now.mono);
         self.forget_lost();
         self.age_bans(now);
+        self.objects.mature(now.wall);
+        self.fill_ways();
         let reachable = self.routing.table.entries.iter().filter(|(_, entry)| entry.selected.is_some());
         let nodes: Vec<_> = reachable.filter_map(|(destination, _)| node_of(*destination)).collect();
         let unheard = &mut self.routing.unheard;

@@ -13,6 +13,7 @@
 
 mod learnt;
 mod picture;
+mod ways;
 mod wrap;
 
 use self::wrap::wrap;
@@ -93,6 +94,15 @@ pub(crate) struct Seks {
     /// Every live SEK of other nodes: who made it, and the interface its packets are relayed from. Packets name their key
     /// without its origin, so an id belongs to the first node that announced it.
     pub(crate) transit: BTreeMap<KeyId, (NodeId, Option<Ifindex>)>,
+    pub(crate) ways: ways::Ways,
+    /// Who else announced an id that was another's.
+    contested: BTreeSet<(KeyId, NodeId)>,
+    /// Keys of other nodes that our group keys unwrap: of whom they prove that they are members, and of what.
+    proofs: BTreeMap<KeyId, (NodeId, Group, Epoch)>,
+    /// How many such keys each member has of each group.
+    pub(crate) members: BTreeMap<NodeId, BTreeMap<Group, u32>>,
+    /// How often members came and went.
+    pub(crate) membership_changes: u64,
     /// Map set of the data plane, once it is known.
     pub(crate) incarnation: Option<u64>,
 }
@@ -138,7 +148,7 @@ impl Engine {
         wanted && self.gaks.get(group, epoch).is_some() && self.rights(self.id).receive
     }
 
-    fn group_config(&self, group: Group) -> Option<&GroupConfig> {
+    pub(crate) fn group_config(&self, group: Group) -> Option<&GroupConfig> {
         self.group_index.get(&group).map(|&index| &self.config.groups[index])
     }
 
@@ -159,6 +169,7 @@ impl Engine {
         self.reinstall_own();
         // The maps may be new: every way is told again.
         self.seks.transit.values_mut().for_each(|(_, from)| *from = None);
+        self.seks.ways.clear();
         let learnt: Vec<_> = self.seks.learnt.keys().copied().collect();
         learnt.into_iter().for_each(|key_id| self.reinstall_learnt(key_id));
         self.learn_all(now);
@@ -393,8 +404,9 @@ impl Engine {
         }
         self.signing_refused = false;
         let body = object::sign(&self.signing_key, header, payload);
-        match self.objects.offer(now.wall, &body) {
+        match self.objects.publish(now.wall, &body) {
             Ok(_) => {
+                self.forget_evicted(now);
                 self.timers.set_by(Timer::Expiry, now.mono);
                 self.flood_own(now.mono, name);
                 true
@@ -602,6 +614,14 @@ impl Engine {
                 }
             }
         }
+        let gone: Vec<_> = self
+            .seks
+            .proofs
+            .iter()
+            .filter(|(_, (_, group, epoch))| self.gaks.get(*group, *epoch).is_none())
+            .map(|(&key_id, _)| key_id)
+            .collect();
+        gone.into_iter().for_each(|key_id| self.seks.forget_proof(key_id));
         self.learn_all(now);
         self.tend_own(now);
     }

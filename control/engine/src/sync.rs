@@ -55,6 +55,10 @@ const SESSION: Duration = Duration::from_millis(200);
 const SESSION_MAX: Duration = Duration::from_secs(3);
 /// The same for the wildcard request of the start, and the time until it is repeated.
 const INITIAL_SESSION: Duration = Duration::from_secs(1);
+/// After objects of a neighbour found no room, the comparison goes on for this long, for the sake of those that find some,
+const REFUSED_WINDOW: Duration = Duration::from_secs(3);
+/// and rests until this long after the first.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// Tries of the wildcard request at the start.
 const INITIAL_TRIES: u8 = 8;
 
@@ -92,9 +96,18 @@ pub(crate) struct PeerTable {
     questions: Bucket,
     wildcards: Bucket,
     objects: Bucket,
+    /// Since when what it has finds no room here.
+    refused_at: Option<Instant>,
 }
 
 impl PeerTable {
+    /// Until when the table is not compared with this one again, after what came of it found no room: those objects would
+    /// only come again.
+    fn paused_until(&mut self, now: Instant) -> Option<Instant> {
+        self.refused_at = self.refused_at.filter(|&at| now < at + REFUSED_PAUSE);
+        self.refused_at.filter(|&at| now >= at + REFUSED_WINDOW).map(|at| at + REFUSED_PAUSE)
+    }
+
     /// The tables are equal: there is nothing to compare.
     fn settle(&mut self) {
         self.retry_at = None;
@@ -264,6 +277,14 @@ impl Engine {
             self.counters.refused_quota += 1;
             return;
         }
+        if checked && !self.objects.has_room(body) {
+            self.counters.refused_quota += 1;
+            if unicast {
+                neighbour.peer_table.refused_at.get_or_insert(now.mono);
+                neighbour.peer_table.settled_at = now.mono + SETTLE;
+            }
+            return;
+        }
         if checked && !self.interfaces.get_mut(&key.0).is_some_and(|one| one.checks.take(now.mono, CHECKS)) {
             self.counters.refused_checks += 1;
             return;
@@ -298,6 +319,7 @@ impl Engine {
                     self.conflict(now, &header);
                 }
                 self.object_changed(now, Some(key), &header);
+                self.forget_evicted(now);
             }
             Ok(Offer::Conflict { replaced: false }) => {
                 let header = gem::Object::parse(body).expect("accepted").header;
@@ -360,6 +382,10 @@ impl Engine {
                 peer.settle();
                 self.session.initial_done = true;
             }
+            return;
+        }
+        if let Some(until) = peer.paused_until(now.mono) {
+            peer.retry_at = Some(until);
             return;
         }
         if whole {
@@ -435,8 +461,8 @@ impl Engine {
         if peer.digest == Some(whole) {
             return peer.settle();
         }
-        if let Some(free_at) = self.session.free_at(now.mono, key) {
-            peer.retry_at = Some(free_at);
+        if let Some(at) = self.session.free_at(now.mono, key).max(peer.paused_until(now.mono)) {
+            peer.retry_at = Some(at);
             return;
         }
         let wait = if neighbour.multicast.is_lossy() { RETRY_LOSSY } else { RETRY };
@@ -451,6 +477,9 @@ impl Engine {
     pub(crate) fn process_summary(&mut self, now: Now, key: NeighbourKey, summary: &Summary<'_>) {
         let Some(neighbour) = self.neighbours.get_mut(&key) else { return };
         let peer = &mut neighbour.peer_table;
+        if peer.paused_until(now.mono).is_some() {
+            return;
+        }
         let costly = self.objects.range(summary.range).nth(CHEAP_RANGE).is_some();
         let limited =
             !peer.questions.take(now.mono, QUESTIONS) || (costly && !peer.wildcards.take(now.mono, WILDCARDS));
@@ -477,6 +506,24 @@ impl Engine {
         }
         self.enqueue(now.mono, key, lacking);
         self.request(now.mono, key, needed);
+    }
+
+    /// What found no room may find some now.
+    pub(crate) fn retry_refused(&mut self, now: Instant) {
+        for neighbour in self.neighbours.values_mut() {
+            if neighbour.peer_table.refused_at.take().is_some() {
+                neighbour.peer_table.tries = 0;
+                neighbour.peer_table.retry_at = Some(now);
+            }
+        }
+    }
+
+    /// What gave way to an object that is new.
+    pub(crate) fn forget_evicted(&mut self, now: Now) {
+        for stored in self.objects.take_evicted() {
+            self.counters.objects_evicted += 1;
+            self.forget_object(now, &stored);
+        }
     }
 
     /// GEM-REQUEST.

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod byzantine;
+mod claims;
 mod epochs;
 mod garbage;
 mod keys;

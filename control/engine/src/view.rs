@@ -374,6 +374,8 @@ pub struct Counters {
     pub refused_object: u64,
     /// GEM objects refused: over a quota.
     pub refused_quota: u64,
+    /// GEM objects that gave way to others when the table was full.
+    pub objects_evicted: u64,
     /// GEM objects not looked at: more signatures to check on one interface than there is time for.
     pub refused_checks: u64,
     /// Routes refused: over a limit of the table, of its neighbour, or of sources.

@@ -10,6 +10,7 @@ use crate::routes;
 use gemcast_engine::config::{DelayMetric, Detection, Link, MacAlgorithm, Membership, Policy, PrefixRule};
 use gemcast_engine::secret::Secret;
 use gemcast_proto::id::{Epoch, Suite};
+use gemcast_proto::wire::gem::is_plain_name;
 use gemcast_xdp::layout::{MAX_INTERFACES, MAX_PORTS};
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
@@ -242,7 +243,7 @@ impl Checker<'_> {
         if name.is_empty() || name.len() > NODE_NAME_LEN {
             let message = format!("node name of {} bytes; expected 1 to {NODE_NAME_LEN}", name.len());
             self.refuse(&node.name.span(), message);
-        } else if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        } else if name.contains(' ') || !is_plain_name(name) {
             self.refuse(&node.name.span(), "node name with white space or control characters; expected a plain word");
         }
         let place = node.instance.as_ref().map_or(node.name.span(), Spanned::span);
@@ -431,7 +432,12 @@ impl Checker<'_> {
     fn segment(&mut self, interface: &file::Interface, before: &[Interface]) -> Option<Segment> {
         let (name, priority) = (interface.segment.as_ref(), interface.priority.as_ref());
         if interface.role == Role::Untrusted {
-            let spans = [("segment", name.map(Spanned::span)), ("priority", priority.map(Spanned::span))];
+            let peers = interface.segment_peers.first().map(Spanned::span);
+            let spans = [
+                ("segment", name.map(Spanned::span)),
+                ("priority", priority.map(Spanned::span)),
+                ("segment_peers", peers),
+            ];
             for (key, span) in spans {
                 if let Some(span) = span {
                     let message = format!("{key} of an untrusted interface; only LANs have forwarders: remove it");
@@ -444,9 +450,14 @@ impl Checker<'_> {
             let message = "priority without segment; name the LAN that other gateways are on, too, or remove it";
             self.refuse(&priority.span(), message);
         }
+        if let (None, Some(peer)) = (name, interface.segment_peers.first()) {
+            let message = "segment_peers without segment; name the LAN that these gateways are on, or remove them";
+            self.refuse(&peer.span(), message);
+        }
         let segment = name.map(|name| Segment {
             name: name.get_ref().clone(),
             priority: priority.map_or(DEFAULT_PRIORITY, |priority| *priority.get_ref()),
+            peers: interface.segment_peers.iter().map(|peer| peer.get_ref().0).collect(),
         });
         let span = name.map_or(interface.name.span(), Spanned::span);
         if let Some(Segment { name, .. }) = &segment
@@ -458,7 +469,12 @@ impl Checker<'_> {
         let first = before.iter().find(|other| other.role == Role::Trusted);
         if let Some(first) = first.filter(|first| first.segment != segment) {
             let said = |segment: &Option<Segment>| match segment {
-                Some(Segment { name, priority }) => format!("segment \"{name}\" with priority {priority}"),
+                Some(Segment { name, priority, peers }) if peers.is_empty() => {
+                    format!("segment \"{name}\" with priority {priority}")
+                }
+                Some(Segment { name, priority, peers }) => {
+                    format!("segment \"{name}\" with priority {priority} and {} segment_peers", peers.len())
+                }
                 None => "no segment".into(),
             };
             let message = format!(

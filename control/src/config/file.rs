@@ -2,6 +2,7 @@
 //!
 //! Nothing here is checked beyond its syntax; [`super`] turns these types into a checked [`super::Config`].
 
+use gemcast_proto::id::NodeId;
 use gemcast_proto::wire::babel::Prefix;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -77,6 +78,8 @@ pub(super) struct Interface {
     pub(super) role: super::Role,
     pub(super) segment: Option<Spanned<String>>,
     pub(super) priority: Option<Spanned<u8>>,
+    #[serde(default)]
+    pub(super) segment_peers: Vec<Spanned<Parsed<NodeId>>>,
     pub(super) babel: Option<bool>,
     pub(super) wireless: Option<bool>,
     pub(super) hello_interval: Option<Spanned<Parsed<Span>>>,

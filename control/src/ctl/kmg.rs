@@ -438,7 +438,9 @@ pub fn check_name(place: &str, name: &str) -> Result<(), Failure> {
             return Ok(());
         }
         let shown = super::text::printable(name);
-        return Err(failed(format!("{place}: the name \"{shown}\" has control or invisible characters; write another")));
+        return Err(failed(format!(
+            "{place}: the name \"{shown}\" has control or invisible characters; write another"
+        )));
     }
     let text = format!("{place}: a name of {} bytes; expected at most {MAX_NAME_LEN}, as `name` in [node]", name.len());
     Err(failed(text))

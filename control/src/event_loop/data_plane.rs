@@ -8,7 +8,7 @@ use crate::legs::Change;
 use crate::link::{FailedOpens, LinkEvent};
 use crate::maps::{MapError, Maps, Repairs, Transits};
 use gemcast_engine::input::{HeardGateway, Input, Segment};
-use gemcast_proto::id::{Group, KeyId};
+use gemcast_proto::id::{Group, KeyId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,7 @@ impl Daemon {
         self.end_trouble("maps");
         let (incarnation, keys) = (maps.keys.incarnation(), maps.keys.adoptable());
         tracing::info!(keys = keys.len(), "key maps in use");
+        self.engine.handle(clock::now(), Input::TransitRoom(maps.transit_room()));
         self.maps = Some(maps);
         self.engine.handle(clock::now(), Input::DataPlaneUp { incarnation, keys });
         // Only once everything wanted is there does the rest go: no packet misses a key in between.
@@ -265,11 +266,14 @@ impl Daemon {
             before || rules.range(group..).next().is_some_and(|rule| group.contains(rule.mapped()))
         };
         let relayed = self.engine.keys().into_iter().filter(|key| self.transits.contains_key(&key.key_id));
-        let groups: BTreeSet<_> = relayed.map(|key| key.group).filter(|group| !has_rule(group)).collect();
-        if groups.len() > TRANSIT_GROUPS_MAX {
-            tracing::warn!(groups = groups.len(), "more groups to relay than {TRANSIT_GROUPS_MAX}; the rest is not");
+        let wanted: BTreeSet<_> =
+            relayed.filter(|key| !has_rule(&key.group)).map(|key| (key.origin, key.group)).collect();
+        let groups = share_out(&wanted, &self.transit_groups, TRANSIT_GROUPS_MAX);
+        let all: BTreeSet<_> = wanted.iter().map(|(_, group)| group).collect();
+        if all.len() > groups.len() {
+            tracing::warn!(groups = all.len(), "more groups to relay than {TRANSIT_GROUPS_MAX}; the rest is not");
         }
-        groups.into_iter().take(TRANSIT_GROUPS_MAX).collect()
+        groups
     }
 
     /// Notices redundant uplinks that fail and come back.
@@ -356,5 +360,55 @@ impl Daemon {
         if let Err(error) = written {
             self.begin_trouble("maps", "key maps", &error, "see the log of gemcastd");
         }
+    }
+}
+
+/// Chooses `max` of the groups that origins have keys of: each origin has its turn, with the groups that are relayed
+/// already first, and in each turn those go first, too.
+fn share_out(wanted: &BTreeSet<(NodeId, Group)>, relayed: &BTreeSet<Group>, max: usize) -> BTreeSet<Group> {
+    let mut by_origin = BTreeMap::<NodeId, Vec<(bool, Group)>>::new();
+    for (origin, group) in wanted {
+        by_origin.entry(*origin).or_default().push((!relayed.contains(group), *group));
+    }
+    let mut turns = Vec::with_capacity(wanted.len());
+    for groups in by_origin.values_mut() {
+        groups.sort_unstable();
+        turns.extend(groups.iter().enumerate().map(|(turn, (new, group))| (turn, *new, *group)));
+    }
+    turns.sort_unstable();
+    let mut chosen = BTreeSet::new();
+    for (.., group) in turns {
+        if chosen.len() == max {
+            break;
+        }
+        chosen.insert(group);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r5_who_has_keys_of_many_groups_leaves_others_their_share_of_what_is_relayed() {
+        let group = |number: u16| -> Group { format!("239.1.{}.{}", number >> 8, number & 0xff).parse().unwrap() };
+        let (honest, flooder) = (NodeId([1; 8]), NodeId([9; 8]));
+        let flood: BTreeSet<_> = (0..500).map(|number| (flooder, group(number))).collect();
+        let relayed = share_out(&flood, &BTreeSet::new(), 10);
+        assert_eq!(relayed.len(), 10);
+        // The flooder came first, with the lowest addresses.
+        let mut wanted = flood;
+        wanted.extend((600..604).map(|number| (honest, group(number))));
+        let relayed = share_out(&wanted, &relayed, 10);
+        assert!((600..604).all(|number| relayed.contains(&group(number))) && relayed.len() == 10);
+        // What is relayed goes first.
+        wanted.extend((0..4).map(|number| (NodeId([5; 8]), group(700 + number))));
+        let later = share_out(&wanted, &relayed, 10);
+        assert!((600..603).all(|number| later.contains(&group(number))), "{later:?}");
+        let identities =
+            (0..100).map(|number| (NodeId([0, 0, 0, 0, 0, 0, 0, number]), group(0x300 + u16::from(number))));
+        wanted.extend(identities);
+        assert!(share_out(&wanted, &relayed, 10).contains(&group(600)), "throw-away identities come after it");
     }
 }

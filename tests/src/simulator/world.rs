@@ -520,7 +520,7 @@ impl World {
 
 /// The LAN of a host that shares it.
 fn segment(host: usize) -> Segment {
-    Segment { name: "studio".into(), priority: 100, macs: vec![mac(host)], up: true }
+    Segment { name: "studio".into(), priority: 100, peers: Default::default(), macs: vec![mac(host)], up: true }
 }
 
 fn mac(host: usize) -> [u8; 6] {

@@ -45,7 +45,8 @@ pub(crate) struct Roles {
 
 impl Roles {
     /// Elects anew. Groups that go to another are let go at once; groups that come from another who is still a candidate
-    /// are taken up after [`HANDOVER`], all others at once.
+    /// are taken up after [`HANDOVER`], all others at once. `counts`: whether a candidate can have a group. A group that
+    /// nobody can have stays where it was.
     pub(crate) fn elect(
         &mut self,
         now: Instant,
@@ -53,9 +54,13 @@ impl Roles {
         segment: &[u8; 32],
         groups: impl Iterator<Item = Group>,
         candidates: &[Candidate],
+        counts: impl Fn(NodeId, &Group) -> bool,
     ) {
-        let elected = groups.filter_map(|group| Some((group, winner(segment, &group, candidates)?)));
-        let winners: BTreeMap<_, _> = elected.collect();
+        let winner = |group: &Group| {
+            let able: Vec<_> = candidates.iter().filter(|candidate| counts(candidate.node, group)).copied().collect();
+            winner(segment, group, &able).or_else(|| self.winners.get(group).copied())
+        };
+        let winners: BTreeMap<_, _> = groups.filter_map(|group| Some((group, winner(&group)?))).collect();
         let ours = |group: &Group| winners.get(group) == Some(&own);
         self.forwarding.retain(ours);
         self.starting.retain(|group, _| ours(group));

@@ -1,3 +1,4 @@
+use super::room::MAX_IDLE;
 use super::*;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -178,7 +179,9 @@ fn room_is_kept_for_our_own_objects_and_for_kinds_that_are_known() {
         objects.offer(NOW, &origin.node(1)).unwrap();
         objects.per_origin.insert(origin.id, full.clone());
     }
-    assert_eq!(objects.offer(NOW, &own.object(ObjectKind::SEK, 7, 1, b"")), Ok(Offer::Accepted));
+    let ours = own.object(ObjectKind::SEK, 7, 1, b"");
+    assert_eq!(objects.offer(NOW, &ours), Err(Refusal::Quota), "of somebody who has our key, too");
+    assert_eq!(objects.publish(NOW, &ours), Ok(Offer::Accepted));
     assert_eq!(objects.offer(NOW, &other.object(ObjectKind::SEK, 7, 1, b"")), Err(Refusal::Quota));
     objects.per_origin.insert(other.id, super::Origin::default());
     objects.idle = MAX_IDLE;
@@ -231,4 +234,148 @@ fn r3_an_id_has_one_key_and_an_administrators_is_the_configured_one() {
     objects.set_administrators(&[key]);
     assert_eq!(objects.of(administrator.id, ObjectKind::REVOKE).count(), 0);
     assert_eq!(objects.offer(NOW, &administrator.node(4)), Ok(Offer::Accepted));
+}
+
+const HOUR_LATER: UnixMillis = UnixMillis(NOW.0 + 3_600_000);
+
+impl Origin {
+    /// Its NODE, and SEKs of these ids, that outlive the hour.
+    fn bodies(&self, ids: core::ops::Range<u64>) -> Vec<Vec<u8>> {
+        let lasting = |kind, id, payload: &[u8]| {
+            let name = ObjectName { origin: self.id, kind, id };
+            sign(&self.key, &ObjectHeader { tombstone: false, name, version: 1, not_after: 1_010_000 }, payload)
+        };
+        let node = Object::parse(&self.node(1)).unwrap().payload.to_vec();
+        let seks = ids.map(|id| lasting(ObjectKind::SEK, id, b""));
+        [lasting(ObjectKind::NODE, 0, &node)].into_iter().chain(seks).collect()
+    }
+}
+
+/// A table of so many objects.
+fn small(capacity: usize) -> Objects {
+    let mut objects = Objects::default();
+    objects.room.capacity = capacity;
+    objects
+}
+
+/// How many of these are taken.
+fn offer_all(objects: &mut Objects, now: UnixMillis, bodies: &[Vec<u8>]) -> usize {
+    bodies.iter().filter(|body| objects.offer(now, body) == Ok(Offer::Accepted)).count()
+}
+
+fn count(objects: &Objects, origin: &Origin) -> usize {
+    objects.per_origin.get(&origin.id).map_or(0, |origin| origin.positions.len())
+}
+
+#[test]
+fn r5_who_was_here_before_finds_room_in_a_table_that_others_filled() {
+    let (honest, attackers) = (Origin::new(1), [2, 3, 4, 5].map(Origin::new));
+    let mut objects = small(40);
+    offer_all(&mut objects, NOW, &honest.bodies(0..2));
+    objects.mature(HOUR_LATER);
+    let flood: Vec<_> = attackers.iter().flat_map(|one| one.bodies(0..20)).collect();
+    offer_all(&mut objects, HOUR_LATER, &flood);
+    assert_eq!((objects.len(), count(&objects, &honest)), (40, 3));
+    objects.take_evicted();
+    // A rotation of every key it may have.
+    let rotation = honest.bodies(100..120);
+    for body in &rotation[1..] {
+        assert_eq!(objects.offer(HOUR_LATER, body), Ok(Offer::Accepted));
+    }
+    assert_eq!((objects.len(), count(&objects, &honest)), (40, 23));
+    let evicted = objects.take_evicted();
+    assert!(evicted.len() == 20 && evicted.iter().all(|stored| stored.header.name.origin != honest.id));
+    // What gave way is refused without a look at its signature, and nothing moves any more.
+    let digest = objects.digest(Range::WHOLE);
+    for body in flood
+        .iter()
+        .filter(|body| objects.get(&Object::parse(body).unwrap().header.name).is_none())
+        .cloned()
+        .collect::<Vec<_>>()
+    {
+        assert!(!objects.has_room(&body));
+        assert!(objects.offer(HOUR_LATER, &body).is_err());
+    }
+    assert_eq!(objects.digest(Range::WHOLE), digest);
+}
+
+#[test]
+fn r5_newcomers_come_to_share_what_there_is_and_do_not_push_each_other_out_in_turns() {
+    let origins = [1, 2, 3].map(Origin::new);
+    let mut objects = small(30);
+    let all: Vec<_> = origins.iter().flat_map(|one| one.bodies(0..40)).collect();
+    // Until each NODE is there; what comes before its NODE cannot be verified.
+    offer_all(&mut objects, NOW, &all);
+    offer_all(&mut objects, NOW, &all);
+    assert_eq!(offer_all(&mut objects, NOW, &all), 0, "the same objects find no room for ever");
+    let counts = origins.each_ref().map(|one| count(&objects, one));
+    assert!(objects.len() == 30 && counts.iter().all(|count| (9..=11).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn r5_listed_origins_are_never_evicted_and_where_only_they_count_no_key_of_others_is_kept() {
+    let (listed, stranger) = (Origin::new(1), Origin::new(2));
+    let mut objects = small(10);
+    offer_all(&mut objects, NOW, &stranger.bodies(0..20));
+    assert!(objects.set_listed([listed.id].into(), true));
+    assert!(!objects.set_listed([listed.id].into(), true), "no news");
+    for body in listed.bodies(0..9) {
+        assert_eq!(objects.offer(NOW, &body), Ok(Offer::Accepted));
+    }
+    assert_eq!((count(&objects, &listed), count(&objects, &stranger)), (10, 0));
+    assert_eq!(objects.offer(NOW, &listed.bodies(10..11)[1]), Err(Refusal::Quota), "full of its equals");
+    let mut objects = small(100);
+    objects.set_listed([listed.id].into(), true);
+    let [node, sek] = [0, 1].map(|at| stranger.bodies(0..1)[at].clone());
+    assert_eq!(objects.offer(NOW, &node), Ok(Offer::Accepted), "it is seen, and can be listed");
+    assert_eq!(objects.offer(NOW, &sek), Err(Refusal::Quota));
+}
+
+#[test]
+fn r5_what_an_unknown_administrator_made_for_ever_stays_22_days() {
+    let stranger = Origin::new(1);
+    let day = 24 * 3_600_000;
+    let lasting = |kind, id, version, payload: &[u8]| {
+        let name = ObjectName { origin: stranger.id, kind, id };
+        sign(&stranger.key, &ObjectHeader { tombstone: false, name, version, not_after: FOREVER }, payload)
+    };
+    let mut payload = [0; NodePayload::MAX_LEN];
+    let signing_key = stranger.key.public_key().as_ref().try_into().unwrap();
+    let len = NodePayload { signing_key, agreement_key: [0; 32], name: "n" }.emit(&mut payload);
+    let node = |version| lasting(ObjectKind::NODE, 0, version, &payload[..len]);
+    let mut objects = Objects::default();
+    assert_eq!(objects.offer(UnixMillis(NOW.0 + 23 * day), &node(NOW.0)), Err(Refusal::Expired));
+    assert_eq!(objects.offer(NOW, &node(NOW.0 + day)), Err(Refusal::TooLong), "made tomorrow");
+    assert_eq!(objects.offer(NOW, &node(NOW.0)), Ok(Offer::Accepted));
+    let end = objects.next_expiry().unwrap();
+    assert_eq!(end, UnixMillis(NOW.0 + 22 * day + 1) + SKEW);
+    // The operator comes to know it.
+    objects.set_administrators(&[signing_key]);
+    assert!(objects.expire(end).is_empty());
+    objects.set_administrators(&[]);
+    assert_eq!(objects.expire(end).len(), 1);
+}
+
+#[test]
+fn r1_what_was_withdrawn_stays_so_when_its_node_runs_out_and_comes_back() {
+    let origin = Origin::new(1);
+    let name = ObjectName { origin: origin.id, kind: ObjectKind::SEK, id: 7 };
+    let sek =
+        |version, tombstone| sign(&origin.key, &ObjectHeader { tombstone, name, version, not_after: 1_010_000 }, b"");
+    let mut objects = table(&[origin.node(1), sek(5, false), sek(6, true)]);
+    let over = UnixMillis(1_000_100_001) + SKEW;
+    assert_eq!(objects.expire(over).len(), 1, "the NODE");
+    assert_eq!(objects.digest(Range::WHOLE), Objects::default().digest(Range::WHOLE), "it is in no digest meanwhile");
+    let node = &origin.bodies(0..0)[0];
+    let payload = Object::parse(node).unwrap().payload.to_vec();
+    let node_name = ObjectName { origin: origin.id, kind: ObjectKind::NODE, id: 0 };
+    let header = ObjectHeader { tombstone: false, name: node_name, version: 2, not_after: 1_010_000 };
+    assert_eq!(objects.offer(over, &sign(&origin.key, &header, &payload)), Ok(Offer::Accepted));
+    assert_eq!(objects.offer(over, &sek(5, false)), Ok(Offer::Outdated));
+    assert!(objects.get(&name).unwrap().header.tombstone);
+    // For as long as that could have been valid, and no longer.
+    objects.expire(UnixMillis(1_010_000_001) + SKEW);
+    assert_eq!(objects.len(), 0);
+    objects.mature(UnixMillis(1_010_000_001) + SKEW);
+    assert!(objects.buried.is_empty());
 }

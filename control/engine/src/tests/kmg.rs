@@ -15,6 +15,9 @@ use gemcast_proto::wire::gem::kmg::Rights;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// When the administrator made its NODE, in milliseconds.
+const MADE: u64 = 1_800_000_000_000;
+
 pub(super) fn administrator() -> Administrator {
     Administrator::new(&Secret::new([0xad; 32]))
 }
@@ -37,12 +40,12 @@ pub(super) fn package(rig: &Rig, epoch: u16, to: &[usize], starts_in: Duration, 
     let package = Package { group: group(), epoch: Epoch(epoch), activate_at, emergency, members: &members };
     let gak = Secret::new([epoch as u8 ^ 0x55; 32]);
     let made = administrator().package(&package, &gak, rig.time().wall.0, [epoch as u8; 32]).unwrap();
-    [vec![administrator().node("head office", 1)], made].concat()
+    [vec![administrator().node("head office", MADE)], made].concat()
 }
 
 pub(super) fn revoke(rig: &Rig, host: usize) -> Vec<Vec<u8>> {
     let node = rig.hosts[host].engine.node_id();
-    vec![administrator().node("head office", 1), administrator().revoke(node, rig.time().wall.0)]
+    vec![administrator().node("head office", MADE), administrator().revoke(node, rig.time().wall.0)]
 }
 
 pub(super) fn epoch_of(rig: &Rig, host: usize) -> u16 {
@@ -191,8 +194,9 @@ fn what_a_stranger_signs_as_administrator_changes_nothing() {
     let victim = member(&rig, 1);
     let package =
         Package { group: group(), epoch: Epoch(9), activate_at: rig.time().wall, emergency: true, members: &[victim] };
-    let mut made = vec![stranger.node("me", 1), stranger.revoke(victim.node, 1)];
-    made.extend(stranger.package(&package, &Secret::new([1; 32]), 1, [1; 32]).unwrap());
+    let made_at = rig.time().wall.0;
+    let mut made = vec![stranger.node("me", made_at), stranger.revoke(victim.node, made_at)];
+    made.extend(stranger.package(&package, &Secret::new([1; 32]), made_at, [1; 32]).unwrap());
     let refused = rig.inject(0, &made);
     assert!(matches!(refused, Err(InjectError::Untrusted { number: 1, kind: ObjectKind::NODE, .. })), "{refused:?}");
     // Through a gateway that the stranger holds, it spreads, and still means nothing.
@@ -222,7 +226,7 @@ pub(super) fn listed(rig: &Rig, hosts: &[(usize, Rights)]) -> Vec<Vec<u8>> {
     let entry = |&(host, rights): &(usize, Rights)| {
         administrator().list(rig.hosts[host].engine.node_id(), rights, "listed", rig.time().wall.0)
     };
-    [vec![administrator().node("head office", 1)], hosts.iter().map(entry).collect()].concat()
+    [vec![administrator().node("head office", MADE)], hosts.iter().map(entry).collect()].concat()
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Forwarders of a LAN that several gateways share.
 
-use super::rig::{Rig, config, members};
+use super::rig::{Options, Rig, config, members};
 use crate::config::{GroupConfig, Protection};
 use crate::input::{HeardGateway, Input, Segment};
 use crate::output::Event;
+use crate::secret::Secret;
 use crate::view::Role;
 use core::time::Duration;
-use gemcast_proto::id::Group;
+use gemcast_proto::id::{Epoch, Group, Suite};
 
 const SECOND: Duration = Duration::from_secs(1);
 const GROUPS: u8 = 40;
@@ -20,7 +21,7 @@ fn mac(host: usize) -> [u8; 6] {
 }
 
 fn segment(host: usize, priority: u8) -> Segment {
-    Segment { name: "studio".into(), priority, macs: vec![mac(host)], up: true }
+    Segment { name: "studio".into(), priority, peers: Default::default(), macs: vec![mac(host)], up: true }
 }
 
 /// Hosts on one untrusted segment. The first `n` share a LAN.
@@ -32,10 +33,13 @@ fn lan(n: usize, hosts: usize) -> Rig {
     rig
 }
 
+fn plain(group: Group) -> GroupConfig {
+    GroupConfig { group, protection: Protection::None, send: true, receive: true }
+}
+
 fn reconfigure(rig: &mut Rig, host: usize) {
     let mut config = config(host, &Default::default());
-    let clear = |group| GroupConfig { group, protection: Protection::None, send: true, receive: true };
-    config.groups.extend(groups().map(clear));
+    config.groups.extend(groups().map(plain));
     rig.handle(host, Input::Reconfigure(Box::new(config)));
 }
 
@@ -227,4 +231,53 @@ fn f36_a_restarted_control_process_does_not_interrupt_a_gateway_that_is_alone() 
         rig.run(Duration::from_millis(20));
         assert_eq!(share(&rig, 0), usize::from(GROUPS), "at {:?}", rig.now);
     }
+}
+
+/// Hosts on one untrusted segment, all with a LEASE of the LAN. The last one has the highest priority and no group key.
+fn lan_with_stranger() -> Rig {
+    let mut hosts: Vec<_> = members(3).collect();
+    hosts[2].member = false;
+    let mut rig = Rig::new(hosts, &[&[0, 1, 2]]);
+    (0..2).for_each(|host| reconfigure(&mut rig, host));
+    (0..2).for_each(|host| rig.handle(host, Input::Segment(Some(segment(host, 100)))));
+    let mut config = config(2, &Options { member: false, ..Options::default() });
+    config.groups.extend(groups().map(plain));
+    rig.handle(2, Input::Reconfigure(Box::new(config)));
+    rig.handle(2, Input::Segment(Some(segment(2, 255))));
+    rig
+}
+
+#[test]
+fn r3_a_stranger_that_claims_to_be_on_the_lan_is_not_elected() {
+    let mut rig = lan_with_stranger();
+    rig.run_until(15 * SECOND, |rig| is_shared_by(rig, &[0, 1]) && share(rig, 0) > 0 && share(rig, 1) > 0);
+    rig.run(10 * SECOND);
+    assert!(is_shared_by(&rig, &[0, 1]), "whatever its priority");
+    assert_eq!(rig.hosts[0].maps.gateways, [mac(1)].into(), "frames of the addresses it names are a host's");
+    // The operator knows better.
+    let stranger = rig.hosts[2].engine.node_id();
+    for host in 0..2 {
+        rig.handle(host, Input::Segment(Some(Segment { peers: [stranger].into(), ..segment(host, 100) })));
+    }
+    rig.run_until(5 * SECOND, |rig| share(rig, 0) + share(rig, 1) == 0);
+    assert_eq!(rig.hosts[0].maps.gateways, [mac(1), mac(2)].into());
+}
+
+#[test]
+fn r3_a_member_of_one_group_is_elected_for_no_other_that_is_sealed() {
+    let mut rig = lan(2, 3);
+    let sealed: Group = "239.3.3.3".parse().unwrap();
+    let gaks = || vec![(Epoch(1), Secret::new([0x33; 32]))];
+    for host in 0..2 {
+        let mut config = config(host, &Options::default());
+        let protection = Protection::Sealed { suite: Suite::Aes256Gcm, gaks: gaks() };
+        config.groups.push(GroupConfig { group: sealed, protection, send: true, receive: true });
+        rig.handle(host, Input::Reconfigure(Box::new(config)));
+    }
+    rig.handle(2, Input::Segment(Some(segment(2, 255))));
+    let own = super::rig::group();
+    let forwarders = |rig: &Rig, of: &Group| (0..2).filter(|&host| forwards(rig, host, of)).count();
+    rig.run_until(20 * SECOND, |rig| forwarders(rig, &own) == 0 && forwards(rig, 2, &own));
+    rig.run(5 * SECOND);
+    assert_eq!(forwarders(&rig, &sealed), 1, "it is elected for its own group, and not for the one whose key it lacks");
 }

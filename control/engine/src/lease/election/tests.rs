@@ -45,20 +45,20 @@ proptest! {
         let mut roles = [Roles::default(), Roles::default()];
         let mut truth = candidates(&[1, 2]);
         for own in 0..2 {
-            roles[own].elect(Instant(0), ids[own], &SEGMENT, groups(32), &truth);
+            roles[own].elect(Instant(0), ids[own], &SEGMENT, groups(32), &truth, |_, _| true);
         }
         let mut now = 0;
         for (second, priority, lag_ms, pause_ms) in changes {
             // The gateway that changes its priority knows it first.
             let who = usize::from(second);
             truth[who].priority = priority;
-            roles[who].elect(Instant(now), ids[who], &SEGMENT, groups(32), &truth);
+            roles[who].elect(Instant(now), ids[who], &SEGMENT, groups(32), &truth, |_, _| true);
             let at = now + lag_ms * 1000;
             for step in (now..at).step_by(50_000) {
                 roles[who].advance(Instant(step));
                 prop_assert!(groups(32).all(|group| !(roles[0].forwards(&group) && roles[1].forwards(&group))));
             }
-            roles[1 - who].elect(Instant(at), ids[1 - who], &SEGMENT, groups(32), &truth);
+            roles[1 - who].elect(Instant(at), ids[1 - who], &SEGMENT, groups(32), &truth, |_, _| true);
             now = at + pause_ms * 1000;
             roles.iter_mut().for_each(|roles| _ = roles.advance(Instant(now)));
             for group in groups(32) {
@@ -94,9 +94,9 @@ fn f36_priority_goes_before_the_hash() {
 fn f10_groups_of_a_lost_gateway_are_taken_up_at_once() {
     let (own, now) = (NodeId([1; 8]), Instant(5_000_000));
     let mut roles = Roles::default();
-    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[2]));
+    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[2]), |_, _| true);
     assert_eq!(roles.forwarded(), 0);
-    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[1]));
+    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[1]), |_, _| true);
     assert_eq!((roles.forwarded(), roles.deadline()), (20, None));
 }
 
@@ -104,9 +104,9 @@ fn f10_groups_of_a_lost_gateway_are_taken_up_at_once() {
 fn f36_who_is_handed_a_group_does_not_wait_for_one_that_died_meanwhile() {
     let (own, now) = (NodeId([1; 8]), Instant(5_000_000));
     let mut roles = Roles::default();
-    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[2]));
-    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[1, 2]));
+    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[2]), |_, _| true);
+    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[1, 2]), |_, _| true);
     assert_eq!((roles.forwarded(), roles.deadline()), (0, Some(now + HANDOVER)));
-    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[1]));
+    roles.elect(now, own, &SEGMENT, groups(20), &candidates(&[1]), |_, _| true);
     assert_eq!((roles.forwarded(), roles.deadline()), (20, None));
 }
