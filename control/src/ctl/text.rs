@@ -537,7 +537,7 @@ mod tests {
     fn r5_foreign_text_cannot_hide_a_row_or_add_one() {
         let mut table = Table::new(["Name", "Role"]);
         table.row(["a\u{1b}[1A\nb".into(), "x".into()]);
-        assert_eq!(table.text(), "Name            Role\na\\u{1b}[1A\\nb  x\n");
+        assert_eq!(table.text(), "Name           Role\na\\u{1b}[1A\\nb  x\n");
         let event = api::Event { text: "told\r".into(), ..Default::default() };
         assert!(super::event(&event).ends_with("told\\r"));
         assert_eq!(printable_lines("a\u{7}\nb\n"), "a\\u{7}\nb\n");
