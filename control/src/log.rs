@@ -17,12 +17,15 @@ pub enum Format {
     Journald,
 }
 
-/// Levels unless `RUST_LOG` says otherwise. The netlink parser warns of every attribute newer than itself.
-const LEVELS: &str = "info,netlink_packet_route=error";
+/// Levels unless `RUST_LOG` says otherwise.
+const LEVELS: &str = "info";
+/// The netlink parser warns of every attribute newer than itself.
+const QUIET: &str = "netlink_packet_route=error";
 
 /// Starts logging.
 pub fn start(format: Format) -> std::io::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVELS));
+    let filter = filter.add_directive(QUIET.parse().expect("a directive"));
     let registry = tracing_subscriber::registry().with(filter);
     let plain = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     match format {

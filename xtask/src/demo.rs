@@ -9,6 +9,7 @@ mod checks;
 mod hops;
 mod report;
 mod revocation;
+mod takeover;
 
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use checks::Checks;
 use hops::Hops;
 use report::{Forged, InterfaceMode, Outcome, Rekey, Restart, Streams};
 use revocation::Revocation;
+use takeover::Takeover;
 
 const V4: &str = "239.1.1.1";
 const V6: &str = "ff3e::1:1";
@@ -86,7 +88,8 @@ fn show(seconds: u64) -> LabResult<Outcome> {
     drop(lab);
     let hops = hops::show(&story)?;
     let revocation = revocation::show(&story)?;
-    Ok(judge(seconds, modes, heard, control, data_plane, rekey, forged, hops, revocation))
+    let takeover = takeover::show(&story)?;
+    Ok(judge(seconds, modes, heard, control, data_plane, rekey, forged, hops, revocation, takeover))
 }
 
 /// The streams, and everyone who listens.
@@ -222,6 +225,7 @@ fn judge(
     forged: Forged,
     hops: Hops,
     revocation: Revocation,
+    takeover: Takeover,
 ) -> Outcome {
     let windows = [data_plane.window];
     let account = |index: usize| {
@@ -240,8 +244,11 @@ fn judge(
     checks.interfaces(&interfaces);
     checks.hops(&hops);
     checks.revocation(&revocation);
+    checks.takeover(&takeover);
     let capture = &heard.capture;
-    Outcome::of(seconds, checks, streams, capture, control, data_plane, rekey, forged, interfaces, hops, revocation)
+    Outcome::of(
+        seconds, checks, streams, capture, control, data_plane, rekey, forged, interfaces, hops, revocation, takeover,
+    )
 }
 
 /// Tells what happens as it happens, and shows progress in between.

@@ -347,7 +347,7 @@ impl Engine {
         }
         let whole = self.objects.digest(Range::WHOLE);
         let equal = |neighbour: &Neighbour| neighbour.peer_table.digest.is_none_or(|digest| digest == whole);
-        let proven = |neighbour: &&Neighbour| neighbour.freshness.is_proven();
+        let proven = |neighbour: &&Neighbour| neighbour.is_up() && neighbour.freshness.is_proven();
         let settled = self.neighbours.values().filter(proven).all(equal);
         let listen = (self.config.hello_interval * 5 / 2).max(LISTEN_MIN);
         let wait = match (others, settled) {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::hops::Hops;
 use super::report::{Forged, InterfaceMode, Rekey, Restart, Streams};
 use super::revocation::Revocation;
+use super::takeover::Takeover;
 
 /// A claim and whether it held.
 #[derive(Clone, Debug, Serialize)]
@@ -142,6 +143,21 @@ impl Checks {
             "revocation: receiver 1 loses nothing",
             *delivered > 0 && *lost + *duplicated + *reordered == 0,
             format!("{delivered} of {sent}, {lost} lost"),
+        );
+    }
+
+    pub(super) fn takeover(&mut self, takeover: &Takeover) {
+        let Takeover { hello_ms, out, into, gap_ms } = takeover;
+        let duplicated = out.duplicated + into.duplicated;
+        self.check(
+            "one of two gateways killed: the other takes over within 5 s",
+            *gap_ms <= 5000,
+            format!("after {gap_ms} ms, with Hellos every {hello_ms} ms"),
+        );
+        self.check(
+            "one of two gateways killed: nothing lost before or after, nothing twice",
+            out.lost + into.lost + duplicated == 0,
+            format!("{} lost, {duplicated} twice, of {}", out.lost + into.lost, out.sent + into.sent),
         );
     }
 }

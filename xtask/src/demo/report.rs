@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::checks::{Check, Checks};
 use super::hops::Hops;
 use super::revocation::Revocation;
+use super::takeover::Takeover;
 
 /// Everything the demo found. `ok` is its first field.
 #[derive(Debug, Serialize)]
@@ -34,6 +35,7 @@ struct Facts {
     interfaces: Vec<InterfaceMode>,
     hops: Hops,
     revocation: Revocation,
+    takeover: Takeover,
 }
 
 /// Both streams.
@@ -123,6 +125,7 @@ impl Outcome {
         interfaces: Vec<InterfaceMode>,
         hops: Hops,
         revocation: Revocation,
+        takeover: Takeover,
     ) -> Self {
         let untrusted = Untrusted {
             frames: capture.frames,
@@ -143,6 +146,7 @@ impl Outcome {
             interfaces,
             hops,
             revocation,
+            takeover,
         };
         let total = checks.len();
         Self { ok: passed == total, passed, total, seconds, error: None, checks, facts: Some(facts) }
@@ -202,6 +206,9 @@ impl Facts {
         line("delivered again after a split", format!("{heal_ms} ms"));
         line("dark after its revocation: receiver 2", format!("{} ms", self.revocation.dark_ms));
         line("lost meanwhile: receiver 1", self.revocation.stays.lost.to_string());
+        let Takeover { out, into, gap_ms, .. } = &self.takeover;
+        line("gap when one of two gateways is killed", format!("{gap_ms} ms"));
+        line("lost in it, out and in", format!("{}, {}", out.lost_in_window, into.lost_in_window));
         let _ = writeln!(text, "mode: {}\n", modes.join(", "));
     }
 }
