@@ -242,16 +242,19 @@ impl Plane {
         let path = self.snapshot_path();
         match snapshot::load(&path) {
             Ok(None) => {}
-            Ok(Some(message)) => match Snapshot::parse(&message) {
-                Ok(snapshot) => {
-                    self.kept = message;
-                    tracing::info!(flows = snapshot.flows.len(), "going on with the last snapshot");
-                    self.apply(snapshot);
+            Ok(Some(mut message)) => {
+                self.lapsed = snapshot::yield_flows(&mut message);
+                match Snapshot::parse(&message) {
+                    Ok(snapshot) => {
+                        self.kept = message;
+                        tracing::info!(flows = snapshot.flows.len(), "going on with the last snapshot");
+                        self.apply(snapshot);
+                    }
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "the kept snapshot is unusable; waiting for control")
+                    }
                 }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "the kept snapshot is unusable; waiting for control")
-                }
-            },
+            }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the kept snapshot is unreadable; waiting for control")
             }

@@ -129,6 +129,16 @@ pub fn inherit(message: &mut link::Snapshot, before: &link::Snapshot) {
     message.undecided = false;
 }
 
+/// Has every flow stand by where another gateway takes over: it may have while this data plane was not there, and control
+/// knows. Whether it is so.
+pub fn yield_flows(message: &mut link::Snapshot) -> bool {
+    let yields = message.lease_ms > 0;
+    for flow in message.flows.iter_mut().filter(|_| yields) {
+        (flow.send_standby, flow.receive_standby) = (true, true);
+    }
+    yields
+}
+
 fn parse_flow(flow: &link::Flow) -> Result<Flow, String> {
     let address: [u8; 16] =
         flow.group.as_slice().try_into().map_err(|_| format!("{} address bytes, expected 16", flow.group.len()))?;
@@ -211,6 +221,15 @@ mod tests {
         fs::write(&path, [0xff; 9]).unwrap();
         assert!(load(&path).is_err());
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn f36_what_another_gateway_may_have_taken_over_stands_by_until_control_says_more() {
+        let mut alone = message();
+        assert!(!yield_flows(&mut alone) && alone == message());
+        let mut shared = link::Snapshot { lease_ms: 100, ..message() };
+        assert!(yield_flows(&mut shared));
+        assert!(shared.flows.iter().all(|flow| flow.send_standby && flow.receive_standby));
     }
 
     #[test]
