@@ -124,7 +124,9 @@ fn f42_a_peer_that_was_killed_is_declared_gone_and_reached_again() -> Result<()>
         lab.eventually(15.s(), "the peer to be reached again", || events(&a, "peer_reached").len() == round + 1)?;
         b.wait_keys(20.s())?;
     }
-    assert!(neighbours(&a).iter().any(|one| one["address"] == B && one["up"] == true));
+    lab.eventually(10.s(), "the peer to be up", || {
+        neighbours(&a).iter().any(|one| one["address"] == B && one["up"] == true)
+    })?;
     assert_eq!(ip(A), lab.host("a").interface_named("wan0").address(ip(A)));
     Ok(())
 }
